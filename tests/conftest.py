@@ -1,0 +1,22 @@
+"""What every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of published weights and photographs beside the repository; tests skip without it."""
+    folder = REPO.parent / "shared"
+    if not (folder / "models" / "UDnet_dynamic.onnx").exists():
+        pytest.skip("no ../shared/models/UDnet_dynamic.onnx: the published weights are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(shared):
+    """The published ONNX file."""
+    return shared / "models" / "UDnet_dynamic.onnx"

@@ -1,0 +1,24 @@
+"""udnet: how much memory does an image-to-image network need, under which runtime, at which size, and why?
+
+Importing the package imports neither torch nor onnxruntime: a trial that measures one runtime must not pay for the other.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"load": "variants", "Enhancer": "variants"}
+_MODULES = {"checkpoint", "export", "images", "memory", "model", "plots", "scaling", "study", "trial", "variants"}
+
+
+class Error(ValueError):
+    """A request that cannot be met, in one line: what, where and what to do."""
+
+
+def __getattr__(name):
+    """Import on first use, so that `import udnet` stays light."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"udnet.{_PUBLIC[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"udnet.{name}")
+    raise AttributeError(f"module 'udnet' has no attribute {name!r}")

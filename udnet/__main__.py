@@ -1,0 +1,254 @@
+"""The command line: `python -m udnet COMMAND`.
+
+Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from . import Error, __version__
+
+
+def main(argv=None):
+    """Run one command and return its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except Error as error:
+        print(f"udnet: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("udnet: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser():
+    """The parser of every command."""
+    top = argparse.ArgumentParser(prog="udnet", description="UDnet under PyTorch and ONNX Runtime: memory and time.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run, help):
+        one = commands.add_parser(run.__name__.strip("_"), help=help, description=run.__doc__)
+        one.set_defaults(run=run)
+        return one
+
+    one = command(enhance, "enhance a photograph, or a folder of them")
+    one.add_argument("photo", type=Path)
+    one.add_argument("out", type=Path)
+    _model_options(one, variant=None)
+
+    one = command(measure, "measure one variant at one size, in fresh processes")
+    one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH")
+    one.add_argument("--repeats", type=_count, default=1)
+    one.add_argument("--memory-limit", type=parse_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
+    one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
+    _model_options(one, variant="onnx")
+
+    one = command(study, "run a grid of trials; goes on where it stopped")
+    one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
+    one.add_argument("--out", type=Path, help="default: data/results/local/GRID")
+    one.add_argument("--weights")
+
+    one = command(export, "write weights as an ONNX file, parity checked")
+    one.add_argument("weights")
+    one.add_argument("out", type=Path)
+
+    one = command(check, "compare PyTorch with ONNX Runtime on real sizes")
+    one.add_argument("weights", nargs="+")
+
+    one = command(strip, "keep of a checkpoint what inference needs")
+    one.add_argument("checkpoint", type=Path)
+    one.add_argument("out", type=Path)
+
+    command(fetch, "download the published weights into data/weights")
+    command(clean, "remove what udnet made in the user's cache folder")
+    command(variants, "list the ways to run the model")
+
+    one = command(figures, "redraw the figures of a study")
+    one.add_argument("--study", type=Path, help="default: the published study")
+    one.add_argument("--out", type=Path, help="default: figures/")
+
+    one = command(reproduce, "quick study, figures, notebooks and a summary, under build/")
+    one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
+    one.add_argument("--out", type=Path, default=Path("build"))
+    command(publish, "the full study, its figures and notebooks, in place (maintainers)")
+    return top
+
+
+def _model_options(one, variant):
+    default = f"default: {variant}" if variant else "default: ONNX Runtime, else PyTorch"
+    one.add_argument("--variant", default=variant, metavar="NAME", help=f"see `variants`, or FILE.py:NAME ({default})")
+    one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
+    one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
+
+
+def _count(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("give a whole number from 1")
+    return number
+
+
+def parse_bytes(text):
+    """Bytes from a size such as 512MiB, 2GiB or 1073741824."""
+    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    number = text.rstrip("aAbBgGiIkKmM ")
+    try:
+        return int(float(number) * units[text[len(number) :].strip().lower()])
+    except (KeyError, ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB") from None
+
+
+# --- the commands ---
+
+
+def enhance(arguments):
+    """Enhance a photograph, or every one in a folder; sizes, names and transparency are kept."""
+    from . import images
+    from .variants import load
+
+    if not arguments.photo.exists():
+        raise Error(f"no photograph {arguments.photo}")
+    enhancer = load(arguments.variant, arguments.weights, arguments.threads)
+    failures = images.enhance_path(enhancer, arguments.photo, arguments.out)
+    if not failures:
+        print(f"{arguments.out}: {enhancer.variant.name}, {enhancer.weights.caption}")
+    return 1 if failures else 0
+
+
+def measure(arguments):
+    """Measure one variant at one size: a fresh process for every repeat."""
+    from . import trial
+
+    height, width = trial.parse_size(arguments.size)
+    threads = arguments.threads or os.cpu_count()
+    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights)
+    failed = False
+    for repeat in range(arguments.repeats):
+        result = trial.run(replace(one, repeat=repeat), limit=arguments.memory_limit)
+        failed |= result.status != "ok"
+        print(_as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result), flush=True)
+    return 1 if failed else 0
+
+
+def _as_json(one, repeat, result):
+    phases = [{key: row[key] for key in row if key not in ("start", "end")} for row in result.rows]
+    return json.dumps(
+        {
+            **{name: getattr(one, name) for name in ("variant", "height", "width", "threads")},
+            "repeat": repeat,
+            "status": result.status,
+            "error": result.error,
+            "phases": phases,
+        }
+    )
+
+
+def _as_text(one, repeat, result):
+    from .memory import MIB
+
+    lines = [f"{one.variant} {one.height}x{one.width}, {one.threads} threads, repeat {repeat}: {result.status}"]
+    lines.append(f"{'phase':12} {'seconds':>9} {'end MiB':>9} {'private':>9} {'peak MiB':>9}")
+    for row in result.rows:
+        if "peak_bytes" in row:
+            sizes = (row[f"{name}_bytes"] / MIB for name in ("rss_end", "private_end", "peak"))
+            lines.append(f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes))
+    return "\n".join(lines + ([result.error] if result.error else []))
+
+
+def study(arguments):
+    """Run a grid of trials into a folder of tables; what is there already is kept."""
+    from .study import run
+
+    done = run(arguments.grid, arguments.out, arguments.weights)
+    failed = done.trials[done.trials.status != "ok"]
+    print(f"{done.folder}: {done.trials.trial.nunique()} trials, {len(failed)} ended otherwise than ok")
+    for row in failed.itertuples():
+        print(f"  {row.trial}: {row.status}, {row.error}")
+    return 1 if len(failed) else 0
+
+
+def export(arguments):
+    """Write weights as one ONNX file with free batch, height and width; refused where its output differs."""
+    from .export import export
+
+    difference = export(arguments.weights, arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes, output within {difference:.1e} of PyTorch's")
+
+
+def check(arguments):
+    """Compare PyTorch with ONNX Runtime on the same weights at real sizes."""
+    from .export import LIMIT
+    from .export import check as compare
+
+    failed = False
+    for weights in arguments.weights:
+        for size, difference in compare(weights):
+            failed |= not difference <= LIMIT
+            print(f"{weights}  {size:>12}  largest difference {difference:.1e}", flush=True)
+    return 1 if failed else 0
+
+
+def strip(arguments):
+    """Keep the inference path of a checkpoint, drop what training alone needs."""
+    from .checkpoint import strip
+
+    strip(arguments.checkpoint, arguments.out)
+    before, after = (path.stat().st_size / 2**20 for path in (arguments.checkpoint, arguments.out))
+    print(f"{arguments.out}: {after:.1f} MiB of {before:.1f} MiB kept")
+
+
+def fetch(arguments):
+    """Download the published ONNX file into data/weights, checked by its sha256."""
+    from .checkpoint import fetch
+
+    print(fetch())
+
+
+def clean(arguments):
+    """Remove the stand-ins and conversions that udnet made in the user's cache folder."""
+    from .checkpoint import cache_folder, clean
+
+    print(f"{cache_folder()}: {clean() / 2**20:.1f} MiB freed")
+
+
+def variants(arguments):
+    """List the ways to run the model."""
+    from .variants import VARIANTS
+
+    for one in VARIANTS.values():
+        print(f"{one.name:18} {one.runtime:8} {one.schedule:6} {one.summary}")
+
+
+def figures(arguments):
+    """Redraw every figure of a study, SVG and PNG."""
+    from .publish import draw
+
+    for path in draw(arguments.study, arguments.out):
+        print(path)
+
+
+def reproduce(arguments):
+    """Study this machine in a few minutes and compare it with the published study."""
+    from .publish import reproduce
+
+    return reproduce(arguments.grid, arguments.out)
+
+
+def publish(arguments):
+    """Run the full study and renew everything that is published from it."""
+    from .publish import publish
+
+    publish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""Weights in and out: PyTorch checkpoints, the initializers of an ONNX file, the embedded default and the stand-ins.
+
+Importing this module imports neither torch nor onnx, and what a runtime needs converted is converted in a child
+process, so a process that runs one runtime never pays for the other.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import pickletools
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from udnet import Error
+
+REPO = Path(__file__).resolve().parent.parent
+WEIGHTS_FOLDER = REPO / "data" / "weights"
+SEEDED = "seeded random weights (seed 0)"
+
+PUBLISHED_URL = (
+    "https://raw.githubusercontent.com/adis737/Enhancement-Pipeline-streamlit/"
+    "2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx"
+)
+PUBLISHED_SHA256 = "45ec6c9fb79e2c1e6a7aa2bf8d97cd5f1986e5f4256f4ecbe0fa61f6845b85c0"
+
+# keys of a full checkpoint that inference does not need
+TRAINING_ONLY = ("decoder.po_", "decoder.compute_z_po.", "decoder.colornet.", "VGG16.")
+
+
+class CheckpointError(Error):
+    """Weights that cannot be used, in one line: what, where and what to do."""
+
+
+# --- which weights ---
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights in use: a name to print, the file, and the sha256 of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    @property
+    def caption(self):
+        """A short phrase for the caption of a picture: which weights made it."""
+        return f"weights: {self.name} (sha256 {self.sha256[:8]})"
+
+
+def find(weights=None):
+    """The weights to use: the file named, else a file in data/weights/ (.onnx before .pth), else the embedded default.
+
+    The embedded default, also to be had by the word "seeded", is made on the spot into the cache.
+    """
+    if weights is None:
+        files = [path for suffix in ("onnx", "pth") for path in sorted(WEIGHTS_FOLDER.glob(f"[!.]*.{suffix}"))]
+        weights = files[0] if files else "seeded"
+    if weights == "seeded":
+        path = _made("seeded/seeded.pth", "seeded")
+        return Weights(SEEDED, path, _sha256(path))
+    path = Path(weights)
+    _need_file(path)
+    return Weights(path.name, path, _sha256(path))
+
+
+def prepared(weights, form):
+    """The file that a runtime loads, made from `weights` once and kept in the cache.
+
+    weights: from `find`; form: "onnx", "inference" (66 tensors) or "full" (162 tensors; a stand-in where the weights
+    have fewer). A file that is of the form already is returned as it is.
+    """
+    onnx = weights.path.suffix == ".onnx"
+    if form == "onnx":
+        from udnet.export import NAME
+
+        return weights.path if onnx else _made(f"{weights.sha256[:12]}/{NAME}", "onnx", weights.path)
+    if form == "inference":
+        if not onnx and _holds(weights.path, tensors=66):
+            return weights.path
+        return _made(f"{weights.sha256[:12]}/inference.pth", "strip", weights.path)
+    if form == "full":
+        return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
+    raise ValueError(f"no such form of weights: {form}")
+
+
+def stand_in(kind, weights=None):
+    """A file of the keys, shapes and size of one that the released code loads and that cannot be shipped; in the cache.
+
+    kind: "udnet", the full checkpoint, 61.5 MiB: its inference path from `weights` (default: those in use), the rest
+    seeded; or "vgg16", the ImageNet checkpoint, 527.8 MiB: seeded throughout.
+    """
+    if kind == "vgg16":
+        return _made("vgg16/vgg16.pth", "vgg16", say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
+    weights = weights or find()
+    say = f"UDnet's full checkpoint (61.5 MiB: {weights.name}, what it lacks is seeded)"
+    return _made(f"{weights.sha256[:12]}/full.pth", "full", weights.path, say=say)
+
+
+def cache_folder():
+    """Where what is made from weights is kept: $UDNET_CACHE, else the user's cache folder for udnet."""
+    if folder := os.environ.get("UDNET_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("udnet", appauthor=False)
+
+
+_OURS = re.compile(r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet)[-.\w]*\.(pth|onnx)")
+
+
+def clean():
+    """Remove from the cache every file that was made by this module; the bytes freed."""
+    freed = 0
+    for path in cache_folder().glob("*/*"):
+        if _OURS.fullmatch(path.relative_to(cache_folder()).as_posix()):
+            freed += path.stat().st_size
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    return freed
+
+
+def fetch():
+    """The published ONNX file, downloaded into data/weights/ and checked; its path."""
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    out = WEIGHTS_FOLDER / PUBLISHED_URL.rpartition("/")[2]
+    by_hand = f"download {PUBLISHED_URL} by hand to {out} (sha256 {PUBLISHED_SHA256})"
+    try:
+        return Path(pooch.retrieve(PUBLISHED_URL, f"sha256:{PUBLISHED_SHA256}", out.name, out.parent))
+    except (requests.RequestException, OSError) as error:
+        raise CheckpointError(f"no network, or no such address ({type(error).__name__}): {by_hand}") from None
+    except ValueError:
+        raise CheckpointError(f"what {PUBLISHED_URL} sent is not the published file: {by_hand}") from None
+
+
+# --- reading and writing ---
+
+
+def read(path):
+    """The tensors of a checkpoint by name, `decoder.…` and `VGG16.…`, without the prefixes `net.` and `module.`.
+
+    path: a .pth, read with `weights_only=True` so that no code in it runs, or an .onnx, read by its initializers.
+    """
+    path = Path(path)
+    _need_file(path)
+    state = _read_onnx(path) if path.suffix == ".onnx" else _read_pth(path)
+    return {re.sub(r"^((net|module)\.)+", "", name): tensor for name, tensor in state.items()}
+
+
+def _read_pth(path):
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has an exception of its own for each way in which bytes can be wrong
+        if "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path}: refused, it holds Python code besides tensors; save its state_dict"
+            ) from None
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or cut short; get the file again") from None
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
+    if not (isinstance(state, Mapping) and state and all(isinstance(t, torch.Tensor) for t in state.values())):
+        raise CheckpointError(f"{path}: not a state dict (tensors by name); save the model's state_dict")
+    return state
+
+
+def _read_onnx(path):
+    import onnx
+    import torch
+
+    try:
+        tensors = [t for t in onnx.load(path).graph.initializer if re.search(r"decoder\..*\.(weight|bias)$", t.name)]
+        state = {t.name: torch.tensor(onnx.numpy_helper.to_array(t)) for t in tensors}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: its weights are in a second file, which is not beside it") from None
+    except Exception:  # protobuf, onnx and NumPy each have exceptions of their own
+        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
+    if not state:
+        raise CheckpointError(f"{path}: an ONNX file without UDnet's weights by their names")
+    return state
+
+
+def load_into(model, state, source):
+    """Load tensors by name into a model, strictly; the error names what is missing, extra, misshapen or not finite.
+
+    An `InferenceUDnet` takes a full checkpoint too and leaves what only training needs. source: the file, for errors.
+    """
+    wanted = model.state_dict()
+    if not any(name.startswith(TRAINING_ONLY) for name in wanted):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(TRAINING_ONLY)}
+    both = wanted.keys() & state.keys()
+    problems = {
+        "missing": [name for name in wanted if name not in state],
+        "extra": [name for name in state if name not in wanted],
+        "misshapen": [name for name in wanted if name in both and state[name].shape != wanted[name].shape],
+        "not finite": [name for name in wanted if name in both and not state[name].isfinite().all()],
+    }
+    if any(problems.values()):
+        said = "; ".join(f"{kind}: {_few(names)}" for kind, names in problems.items() if names)
+        raise CheckpointError(f"{source}: does not fit {type(model).__name__}: {said}")
+    model.load_state_dict(state)
+
+
+def _few(names, most=3):
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def strip(path, out):
+    """Write the 66 tensors that inference needs, from any checkpoint: 61.5 MiB to 3.2 MiB, same output."""
+    from udnet.model import InferenceUDnet
+
+    model = InferenceUDnet()
+    load_into(model, read(path), path)
+    save(model.state_dict(), out)
+
+
+def save(state, out):
+    """Write tensors by name to a .pth file; the bytes depend on the tensors alone."""
+    import torch
+
+    with replacing(out) as part, part.open("wb") as file:  # given a path, torch.save writes its name into the file
+        torch.save(dict(state), file)
+
+
+@contextlib.contextmanager
+def replacing(out):
+    """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong."""
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise CheckpointError(f"{out}: there is no folder {out.parent}; make it first")
+    part = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# --- seeded values ---
+
+
+def seeded(seed=0):
+    """The embedded default: the 66 tensors of the inference path, by name; the same values on every machine.
+
+    Random features ride on a colour balance, so that the output is a picture: at full size the first three channels
+    carry the picture's own colours through the instance norm, which takes each to mean 0.5 and standard deviation
+    0.25; the last layer adds the random channels faintly.
+    """
+    from udnet.model import InferenceUDnet
+
+    state = _draw(InferenceUDnet, seed)
+    for layer in ("pr_encoder.conv1.conv.1", "pr_encoder.conv1.conv.4", "pr_UpConv1.conv.1", "pr_UpConv1.conv.4"):
+        state[f"decoder.{layer}.weight"][:3] = 0
+        state[f"decoder.{layer}.weight"][range(3), range(3), 1, 1] = 1
+    for layer, value in {"out_conv.0.body.4": 0, "out_conv.1.body.4": 0, "conv_u": 0.5, "conv_s": 0.25}.items():
+        state[f"decoder.{layer}.weight"][:3] = 0
+        state[f"decoder.{layer}.bias"][:3] = value
+    state["decoder.out_conv.2.weight"] *= 0.01
+    state["decoder.out_conv.2.weight"][range(3), range(3)] = 1
+    return state
+
+
+def _draw(network, seed):
+    """Tensors for every name of a network: weights uniform with He's variance, 2 / fan-in, and biases 0."""
+    import numpy as np
+    import torch
+
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in network().state_dict().items()}
+    generator = np.random.default_rng(seed)
+    state = {}
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            state[name] = torch.zeros(shape)
+        else:
+            values = generator.random(shape, dtype=np.float32)  # uniform: the same bits on every machine
+            values -= np.float32(0.5)
+            values *= np.float32(2 * math.sqrt(6 / math.prod(shape[1:])))
+            state[name] = torch.from_numpy(values)
+    return state
+
+
+# --- what is made in a child process, into the cache ---
+
+
+def _made(name, form, *weights, say=None):
+    """The file `name` of the cache, made by `python -m udnet.checkpoint` if it is not there yet."""
+    out = cache_folder() / name
+    if not out.exists():
+        if say:
+            print(f"udnet: making a stand-in for {say}: {out}", file=sys.stderr)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
+        path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "udnet.checkpoint", form, str(out), *map(str, weights)]
+        child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        if child.returncode:
+            line = child.stderr.strip().rpartition("\n")[2]
+            raise CheckpointError(line or f"{out}: the process that made it ended with code {child.returncode}")
+    return out
+
+
+def _make(form, out, weights=None):
+    from udnet.model import VGG16, UDnet
+
+    if form == "seeded":
+        save(seeded(), out)
+    elif form == "strip":
+        strip(weights, out)
+    elif form == "onnx":
+        from udnet.export import export
+
+        export(weights, out)
+    elif form == "full":
+        model, state = UDnet(), read(weights)
+        lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
+        load_into(model, lacking | state, weights)
+        save(model.state_dict(), out)
+    elif form == "vgg16":
+        save(_draw(VGG16, seed=0), out)
+
+
+def _holds(path, tensors):
+    """Whether a .pth file has this many weights, without prefixes, by the names in its pickle: nothing is loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+        strings = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+    except (zipfile.BadZipFile, StopIteration, ValueError):
+        return False
+    names = [s for s in strings if s.endswith((".weight", ".bias"))]
+    return len(names) == tensors and all(s.startswith(("decoder.", "VGG16.")) for s in names)
+
+
+def _need_file(path):
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is a folder, not a file of weights")
+    if not path.stat().st_size:
+        raise CheckpointError(f"{path}: is empty; get the file again")
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    try:
+        _make(*sys.argv[1:])
+    except Error as error:
+        sys.exit(str(error))

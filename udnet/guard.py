@@ -1,0 +1,143 @@
+"""A hard memory limit for a child process, so that no trial can take the machine down.
+
+Where a memory control group can be made (version 1 or 2; it takes the right to do so), the kernel enforces the
+limit: nothing slips through. Elsewhere a watchdog reads the child's resident memory every few milliseconds and
+kills it: enough to protect a machine, not a proof.
+"""
+
+import os
+import shlex
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+MIB = 1024 * 1024
+GROUPS = Path("/sys/fs/cgroup")
+WATCH_SECONDS = 0.005
+
+
+@contextmanager
+def limit(size):
+    """Yield a guard that holds one child process to `size` bytes: a `ControlGroup`, else a `Watchdog`.
+
+    Start the child with `guard.command(argv)`, then call `guard.watch(process)`; afterwards `guard.killed` says
+    whether the limit ended it.
+    """
+    guard = ControlGroup.make(size) or Watchdog(size)
+    try:
+        yield guard
+    finally:
+        guard.close()
+
+
+def safe_limit():
+    """What a trial may take without endangering this machine: nine tenths of the memory that is free now, in bytes."""
+    return int(psutil.virtual_memory().available * 0.9)
+
+
+class ControlGroup:
+    """A memory control group of its own for one child; the kernel kills what goes over."""
+
+    kind = "cgroup"
+
+    def __init__(self, folder, version):
+        self.folder, self.version = folder, version
+
+    @classmethod
+    def make(cls, size):
+        """A group with a limit of `size` bytes, swap included, or None where this process may not make one."""
+        for folder, version in _parents():
+            group = folder / f"udnet-{os.getpid()}-{threading.get_ident()}"
+            try:
+                group.mkdir()
+            except OSError:
+                continue
+            made = cls(group, version)
+            try:
+                made._set(size)
+                return made
+            except OSError:  # the memory controller is not handed down to here
+                made.close()
+        return None
+
+    def _set(self, size):
+        if self.version == 2:
+            memory, swap, most_swap = "memory.max", "memory.swap.max", 0
+        else:
+            memory, swap, most_swap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", size
+        with open(self.folder / memory, "r+") as file:  # "r+": never makes a plain file where the kernel has none
+            file.write(str(size))
+        if (self.folder / swap).exists():
+            (self.folder / swap).write_text(str(most_swap))
+
+    def command(self, argv):
+        """`argv` started inside the group: a shell moves itself in and becomes the command, so all of it is counted."""
+        return ["sh", "-c", f"echo $$ > {shlex.quote(str(self.folder / 'cgroup.procs'))} && exec {shlex.join(argv)}"]
+
+    def watch(self, process):
+        """Nothing to do: the kernel watches."""
+
+    @property
+    def killed(self):
+        """Whether the kernel has killed a process of the group at its limit."""
+        events = self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")
+        return any(line.split() != ["oom_kill", "0"] for line in events.read_text().splitlines() if "oom_kill " in line)
+
+    def close(self):
+        """Remove the group; its process has ended."""
+        self.folder.rmdir()
+
+
+class Watchdog:
+    """Reads one child's resident memory every few milliseconds and kills it above the limit."""
+
+    kind = "watchdog"
+
+    def __init__(self, size):
+        self.size, self.killed = size, False
+        self._stop = threading.Event()
+        self._thread = None
+
+    def command(self, argv):
+        """`argv` as it is."""
+        return argv
+
+    def watch(self, process):
+        """Begin to watch a started child."""
+        self._thread = threading.Thread(target=self._run, args=(psutil.Process(process.pid),), daemon=True)
+        self._thread.start()
+
+    def _run(self, process):
+        while not self._stop.wait(WATCH_SECONDS):
+            try:
+                if process.memory_info().rss > self.size:
+                    process.kill()
+                    self.killed = True
+                    return
+            except psutil.Error:  # it has ended
+                return
+
+    def close(self):
+        """Stop watching."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+
+def _parents():
+    """Folders in which a memory group might be made, with the version: where this process is, then outwards."""
+    if sys.platform != "linux":
+        return
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    own = {controllers: path for _, controllers, path in lines}
+    for controllers, root, version in (("", GROUPS, 2), ("memory", GROUPS / "memory", 1)):
+        if controllers not in own or not (root / "cgroup.procs").exists():
+            continue
+        folder = root / own[controllers].lstrip("/")
+        while folder != root.parent:
+            if folder.is_dir():
+                yield folder, version
+            folder = folder.parent

@@ -1,0 +1,386 @@
+"""A grid of trials to tidy tables, resumable.
+
+A study is a folder: `trials.csv`, a row a phase of a trial; `machine.json`, what it ran on; `parity.csv`, how far each
+variant's output is from the reference; `timelines.csv` and `stages.csv` of the trials that were sampled. Every table is
+rewritten whole after each trial and replaced in one step, so it is never half a table, and the same command goes on
+where the last one stopped.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from tqdm import tqdm
+
+from . import Error, checkpoint, guard, trial, variants
+
+GRIDS = Path(__file__).parent / "grids"
+RESULTS = Path(__file__).parent.parent / "data" / "results"
+PUBLISHED = RESULTS / "published"
+LOCAL = RESULTS / "local"
+
+COLUMNS = (
+    "study trial variant runtime schedule weights height width threads repeat phase runs seconds rss_start_bytes "
+    "rss_end_bytes private_end_bytes file_end_bytes peak_bytes peak_is_exact sampled_peak_bytes status error"
+).split()
+WHOLE_NUMBERS = [name for name in COLUMNS if name.endswith("_bytes")] + ["runs"]
+
+REFERENCE = "pytorch"  # every variant's output is compared with this one's
+PARITY_SIZE = (264, 136)
+PARITY_LIMIT = 1e-5
+SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The trials of a study, in the order in which they run."""
+
+    name: str
+    trials: list[trial.Trial]
+    seed: int
+    timeout_seconds: float = trial.TIMEOUT_SECONDS
+    sha256: str = ""
+
+
+@dataclass
+class Study:
+    """The tables of a study's folder."""
+
+    folder: Path
+    trials: pd.DataFrame
+    machine: dict
+    parity: pd.DataFrame
+    timelines: pd.DataFrame
+    stages: pd.DataFrame
+
+    @property
+    def finished(self):
+        """Whether every trial of the grid has its rows."""
+        return self.trials.trial.nunique() >= self.machine["trials"]
+
+
+# --- grids ---
+
+
+def read_grid(name, weights=None):
+    """A grid by name (`quick`, `full`) or from a TOML file: see the grids in `udnet/grids` for what it may say.
+
+    Trials are interleaved: all first repeats in a seeded random order, then all second ones, so that a drift of the
+    machine does not fall on one variant.
+    """
+    path = GRIDS / f"{name}.toml" if "/" not in str(name) and not str(name).endswith(".toml") else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in GRIDS.glob("*.toml")))
+        raise Error(f"no grid {name!r}: choose {known}, or give a .toml file")
+    try:
+        text = path.read_bytes()
+        said = tomllib.loads(text.decode())
+        blocks = said["trials"]
+        trials = [one for block in blocks for one in _expand(block, weights)]
+        seed = int(said["seed"])
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
+    twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
+    if twice:
+        raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
+    order = random.Random(seed)
+    trials.sort(key=lambda one: (one.repeat, one.timeline, order.random()))
+    digest = hashlib.sha256(text).hexdigest()
+    return Grid(path.stem, trials, seed, said.get("timeout_seconds", trial.TIMEOUT_SECONDS), digest)
+
+
+def _expand(block, weights) -> Iterable[trial.Trial]:
+    block = dict(block)
+    names, sizes, threads = block.pop("variants"), block.pop("sizes"), block.pop("threads")
+    repeats, runs = block.pop("repeats"), block.pop("runs", trial.STEADY_RUNS)
+    timeline, files = block.pop("timeline", False), block.pop("weights", [weights])
+    if block:
+        raise ValueError(f"unknown {sorted(block)[0]!r}")
+    for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), files):
+        variants.find(name)
+        yield trial.Trial(name, *trial.parse_size(size), count, repeat, runs, file, timeline)
+
+
+# --- running ---
+
+
+def run(grid, out=None, weights=None, progress=True):
+    """Run what is missing of a grid's trials into the folder `out` and return the `Study`.
+
+    `grid`: a name, a TOML file or a `Grid`. What is there already is kept, so an interrupted study goes on; a folder
+    that holds another grid, other weights or another machine's study is refused. Every trial runs under a memory
+    limit; what fails is a row.
+    """
+    if not isinstance(grid, Grid):
+        grid = read_grid(grid, weights)
+    out = Path(out or LOCAL / grid.name)
+    with _alone(out):
+        tables = _Tables(out, grid, describe(grid, weights))
+        _check_parity(grid, tables, progress)
+        todo = [one for one in grid.trials if one.name not in tables.done]
+        bar = tqdm(
+            total=round(sum(map(_effort, grid.trials))),
+            initial=round(sum(_effort(one) for one in grid.trials if one.name in tables.done)),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left",
+            desc=f"study {grid.name}",
+            disable=not progress,
+        )
+        with bar:
+            for one in todo:
+                bar.set_description(f"{grid.name}: {one.name}")
+                tables.add(one, _measure(one, grid, tables))
+                bar.update(_effort(one))
+    return read(out)
+
+
+def _effort(one):
+    """Roughly how long a trial takes, in arbitrary units: for the progress bar alone."""
+    return 3 + (one.runs + 1) * one.height * one.width / 50_000 / (one.threads**0.8)
+
+
+def _measure(one, grid, tables):
+    alike = tables.failures.get((one.variant, one.height, one.width, one.threads, one.weights))
+    if alike:
+        return _refused(one, "skipped", f"an earlier repeat ended with {alike}")
+    if problem := tables.parity_problem(one):
+        return _refused(one, "error", problem)
+    return trial.run(one, timeout=grid.timeout_seconds)
+
+
+def _refused(one, status, error):
+    chosen = variants.find(one.variant)
+    about = {name: getattr(one, name) for name in ("variant", "height", "width", "threads", "repeat")}
+    row = {"trial": one.name, "runtime": chosen.runtime, "schedule": chosen.schedule, "phase": "", **about}
+    return trial.Result([row | {"status": status, "error": error}])
+
+
+def _check_parity(grid, tables, progress):
+    """Compare the output of every variant and weights of the grid with the reference's, once, in fresh processes."""
+    pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if variants.find(one.variant).forms})
+    missing = [pair for pair in pairs if pair not in tables.parity_known]
+    references = {}
+    for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
+        if weights not in references:
+            references[weights] = _output(REFERENCE, weights)
+        output, error = _output(name, weights)
+        reference, reference_error = references[weights]
+        difference = np.nan
+        if output is not None and reference is not None:
+            difference = float(np.abs(output - reference).max())
+        tables.add_parity(name, weights, difference, error or reference_error)
+
+
+def _output(name, weights):
+    result = trial.run(trial.Trial(name, *PARITY_SIZE, 2, runs=0, weights=weights or None), keep_output=True)
+    return result.output, result.error
+
+
+class _Tables:
+    """The tables of a study while it runs."""
+
+    def __init__(self, folder, grid, machine):
+        self.folder, self.grid = folder, grid
+        known = folder / "machine.json"
+        if known.exists():
+            before = json.loads(known.read_text())
+            for key in SAME:
+                if before.get(key) != machine[key]:
+                    what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
+                    raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
+        else:
+            checkpoint_text = json.dumps(machine, indent=1) + "\n"
+            _write(known, checkpoint_text)
+        old = read(folder)
+        self.rows = old.trials.to_dict("records")
+        self.parity = old.parity.to_dict("records")
+        self.timelines = old.timelines.to_dict("records")
+        self.stages = old.stages.to_dict("records")
+
+    @property
+    def done(self):
+        return {row["trial"] for row in self.rows}
+
+    @property
+    def failures(self):
+        """Trials that ran out of memory or time, by what they measured: their repeats would do the same."""
+        kinds = {one.name: (one.variant, one.height, one.width, one.threads, one.weights) for one in self.grid.trials}
+        return {
+            kinds[row["trial"]]: row["status"]
+            for row in self.rows
+            if row["status"] in ("oom", "timeout") and row["trial"] in kinds
+        }
+
+    @property
+    def parity_known(self):
+        return {(row["variant"], row["weights"]) for row in self.parity}
+
+    def parity_problem(self, one):
+        """Why a trial's cost is not to be published, or None."""
+        for row in self.parity:
+            if (row["variant"], row["weights"]) == (one.variant, one.weights or ""):
+                if not row["largest_difference"] <= PARITY_LIMIT:
+                    return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
+        return None
+
+    def add_parity(self, variant, weights, difference, error):
+        row = {"variant": variant, "weights": weights, "height": PARITY_SIZE[0], "width": PARITY_SIZE[1]}
+        self.parity.append(row | {"largest_difference": difference, "error": error})
+        _write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
+
+    def add(self, one, result):
+        """Write a trial's rows; the main table last, since it is what says that a trial is done."""
+        name = {"study": self.grid.name, "trial": one.name}
+        if result.samples:
+            self.timelines += [
+                {"trial": one.name, "seconds": round(at, 3), "rss_bytes": rss} for at, rss in result.samples
+            ]
+            _write_csv(self.folder / "timelines.csv", pd.DataFrame(self.timelines))
+        if result.stages:
+            self.stages += [name | stage for stage in result.stages]
+            _write_csv(self.folder / "stages.csv", pd.DataFrame(self.stages))
+        self.rows += [name | row for row in result.rows]
+        _write_csv(self.folder / "trials.csv", _typed(pd.DataFrame(self.rows)))
+
+
+def _typed(frame):
+    frame = frame.reindex(columns=COLUMNS)
+    frame[WHOLE_NUMBERS] = frame[WHOLE_NUMBERS].astype("Int64")
+    frame["peak_is_exact"] = frame["peak_is_exact"].astype("boolean")
+    for name in ("weights", "phase", "error"):
+        frame[name] = frame[name].fillna("")
+    return frame
+
+
+def _write_csv(path, frame):
+    _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _write(path, text):
+    with checkpoint.replacing(path) as temporary:
+        Path(temporary).write_text(text)
+
+
+@contextmanager
+def _alone(folder):
+    """Hold the folder, so that two studies never write into one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Error(f"another study is writing into {folder}: wait for it, or give another --out") from error
+    finally:
+        os.close(handle)
+
+
+# --- reading ---
+
+
+def read(folder=PUBLISHED):
+    """The `Study` in a folder; tables that are not there yet are empty."""
+    folder = Path(folder)
+    if not (folder / "machine.json").exists():
+        raise Error(f"no study in {folder}: run python -m udnet study --out {folder}")
+    empty = {
+        "trials": COLUMNS,
+        "parity": ["variant", "weights", "height", "width", "largest_difference", "error"],
+        "timelines": ["trial", "seconds", "rss_bytes"],
+        "stages": ["study", "trial", "stage", "start", "end", "peak_bytes"],
+    }
+    tables = {
+        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values={"seconds": [""]} | _blank(columns))
+        if (folder / f"{name}.csv").exists()
+        else pd.DataFrame(columns=columns)
+        for name, columns in empty.items()
+    }
+    tables["trials"] = _typed(tables["trials"])
+    return Study(folder, machine=json.loads((folder / "machine.json").read_text()), **tables)
+
+
+def _blank(columns):
+    return {name: [""] for name in columns if name.endswith("_bytes") or name in ("runs", "peak_is_exact")}
+
+
+def latest(folder=None):
+    """The study that the notebooks show: `folder`, else $UDNET_STUDY, else the published one."""
+    return read(folder or os.environ.get("UDNET_STUDY") or PUBLISHED)
+
+
+# --- the machine ---
+
+
+def describe(grid, weights=None):
+    """What a study runs on and with, as plain data."""
+    memory = psutil.virtual_memory()
+    names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
+    return {
+        "grid": grid.name,
+        "grid_sha256": grid.sha256,
+        "trials": len(grid.trials),
+        "seed": grid.seed,
+        "weights": checkpoint.find(weights).caption,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": memory.total,
+        "guard": "cgroup" if _can_make_groups() else "watchdog",
+        "guard_bytes": guard.safe_limit(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "allocator": " ".join(platform.libc_ver()).strip() + (" " + os.environ.get("LD_PRELOAD", "")).rstrip(),
+        "huge_pages": _huge_pages(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in names},
+        "commit": _commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _huge_pages():
+    try:
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+        return text[text.index("[") + 1 : text.index("]")]
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def _can_make_groups():
+    with guard.limit(guard.safe_limit()) as held:
+        return held.kind == "cgroup"
+
+
+def _commit():
+    try:
+        asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

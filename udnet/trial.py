@@ -1,0 +1,307 @@
+"""One measurement of one variant at one size, in a fresh process.
+
+`run` starts `python -m udnet.trial` with a job and turns what it reports into rows of `trials.csv`. The worker is this
+same module: it imports little more than NumPy before it measures, reports each phase as it ends, so that a trial that
+is killed still tells how far it came, and never samples itself. A timeline is drawn from outside, by memory-profiler in
+the parent, in a trial of its own.
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import Error, memory, variants
+
+PACKAGE = Path(__file__).parent
+PHASES = ("interpreter", "import", "load", "first", "steady")
+STEADY_RUNS = 3
+TIMEOUT_SECONDS = 900
+SAMPLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to measure: one variant at one size, once."""
+
+    variant: str
+    height: int  # pixels
+    width: int
+    threads: int
+    repeat: int = 0
+    runs: int = STEADY_RUNS  # inferences of the steady phase, after the first
+    weights: str | None = None  # as `checkpoint.find` takes it
+    timeline: bool = False  # sampled by memory-profiler; its times are not to be used
+
+    @property
+    def name(self):
+        """What tells this trial from the others of its study."""
+        variant = Path(self.variant).name if ":" in self.variant else self.variant
+        parts = [variant, f"{self.height}x{self.width}", f"t{self.threads}", f"r{self.repeat}"]
+        if self.weights:
+            parts.append(Path(self.weights).name)
+        return "/".join([*parts, "timeline"] if self.timeline else parts)
+
+
+@dataclass
+class Result:
+    """What a trial said: a row a phase, the timeline's samples and stages where it was asked for."""
+
+    rows: list[dict]
+    samples: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, resident bytes
+    stages: list[dict] = field(default_factory=list)  # name, start and end in seconds since the start, peak in bytes
+    output: np.ndarray | None = None  # the network's output for the trial's picture: float32, 1 x 3 x height x width
+
+    @property
+    def status(self):
+        """`ok`, or what ended the trial: `oom`, `timeout`, `error`, `skipped`."""
+        return self.rows[-1]["status"]
+
+    @property
+    def error(self):
+        """One line about what ended the trial, or an empty one."""
+        return self.rows[-1]["error"]
+
+
+def picture(height, width, seed=0):
+    """The picture that every trial enhances: a seeded blue-green gradient with grain, uint8, height x width x 3."""
+    down = np.linspace(1, 0, height, dtype=np.float32)[:, None]
+    across = np.linspace(0, 2 * np.pi, width, dtype=np.float32)[None]
+    light = 0.6 + 0.4 * np.sin(across) * np.cos(3 * down)
+    colour = np.stack([60 * down * light, 150 * (0.5 + down / 2) * light, 190 * (0.6 + down * 0.4) * light], axis=2)
+    grain = np.random.default_rng(seed).integers(-8, 9, (height, width, 1), dtype=np.int16)
+    return (colour + grain).clip(0, 255).astype(np.uint8)
+
+
+# --- the parent's side ---
+
+
+def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False):
+    """Measure one trial in a fresh process and return its `Result`; a failure is a result too.
+
+    `limit`: bytes of memory the process may take (None: what the machine can spare); `timeout`: seconds.
+    """
+    import subprocess
+    import tempfile
+    import threading
+
+    from . import checkpoint, guard
+
+    chosen = variants.find(trial.variant)
+    weights = checkpoint.find(trial.weights) if chosen.forms else None
+    files = [os.fspath(checkpoint.prepared(weights, form)) for form in chosen.forms]
+    about = {
+        "trial": trial.name,
+        "variant": trial.variant,
+        "runtime": chosen.runtime,
+        "schedule": chosen.schedule,
+        "weights": weights.name if weights else "",
+        **{name: getattr(trial, name) for name in ("height", "width", "threads", "repeat")},
+    }
+    with tempfile.TemporaryDirectory(prefix="udnet-") as folder:
+        folder = Path(folder)
+        np.save(folder / "picture.npy", picture(trial.height, trial.width))
+        job = {**asdict(trial), "files": files, "folder": str(folder), "keep_output": keep_output}
+        with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
+            job["started"] = time.time()
+            process = subprocess.Popen(
+                held.command([sys.executable, "-m", "udnet.trial", json.dumps(job)]),
+                env=_environment(trial.threads),
+                stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends the worker
+            )
+            alarm = threading.Timer(timeout, process.kill)
+            try:
+                held.watch(process)
+                alarm.start()
+                samples = _sample(process) if trial.timeline else []
+                process.wait()
+            finally:
+                timed_out = not alarm.is_alive() and process.poll() not in (0, None)
+                alarm.cancel()
+                process.kill()
+                process.wait()
+                process.stdin.close()
+            killed = held.killed
+        said = [json.loads(line) for line in _lines(folder / "phases")]
+        if process.returncode != 0 and (not said or said[-1].get("status", "ok") == "ok"):
+            complaint = (_lines(folder / "stderr") or [f"ended with {process.returncode}"])[-1].strip()
+            status = "oom" if killed else "timeout" if timed_out else "error"
+            error = {"oom": f"killed at its memory limit by the {held.kind}", "timeout": f"no end within {timeout} s"}
+            phase = PHASES[len([one for one in said if "phase" in one])]
+            said.append({"phase": phase, "status": status, "error": error.get(status, complaint)})
+        rows = [about | one for one in said if "phase" in one]
+        if trial.timeline:
+            for row in rows:
+                row.pop("seconds", None)  # the sampler was on
+                seen = [rss for at, rss in samples if row.get("start", 0) <= at < row.get("end", 0)]
+                row["sampled_peak_bytes"] = max(seen, default=None)
+        stages = [one for one in said if "stage" in one]
+        output = np.load(folder / "output.npy") if (folder / "output.npy").exists() else None
+        started = job["started"]
+        return Result(rows, [(at - started, rss) for at, rss in samples], stages, output)
+
+
+def _environment(threads):
+    """The worker's environment: this one's, with the same thread count for every library."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join([os.fspath(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    _compile()
+    return environment
+
+
+@functools.cache
+def _compile():
+    """Compile this package once, or the first worker would do it, and that would be counted as its variant's memory."""
+    import compileall
+
+    compileall.compile_dir(PACKAGE, quiet=2)
+
+
+def _sample(process):
+    """Memory-profiler's samples of a process until it ends: (seconds since the epoch, resident bytes)."""
+    from memory_profiler import memory_usage
+
+    seen = memory_usage(process, interval=SAMPLE_SECONDS, timestamps=True, max_iterations=1)
+    return [(at, int(mib * memory.MIB)) for mib, at in seen if mib > 0]
+
+
+def _lines(path):
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+# --- the worker's side ---
+
+
+def main():
+    """Measure the job that the parent describes in the one argument, phase by phase."""
+    job = json.loads(sys.argv[1])
+    end_with_parent()
+    report = Reporter(Path(job["folder"]) / "phases", job["started"])
+    report.interpreter()
+    with report.phase("import"):
+        variant = variants.find(job["variant"])
+        for module in variant.imports:
+            __import__(module)
+    with report.phase("load"):
+        network = variant.load(job["threads"], *job["files"])
+    pixels = np.load(Path(job["folder"]) / "picture.npy")
+    if job["timeline"] and hasattr(network, "stages"):
+        network.stages(report.begin_stage)
+    with report.phase("first"):
+        variants.enhance(network, pixels)
+        report.end_stage()
+    with report.phase("steady", job["runs"]):
+        for _ in range(job["runs"]):
+            variants.enhance(network, pixels)
+            report.end_stage()
+    if job["keep_output"]:
+        from . import images
+
+        np.save(Path(job["folder"]) / "output.npy", network(images.to_batch(pixels)))
+
+
+def end_with_parent():
+    """Be killed by the system when the parent is gone: its end of our standard input then closes.
+
+    A signal from the pipe costs no memory, where a thread that waits would.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+class Reporter:
+    """Writes a line for each phase and stage as it ends."""
+
+    def __init__(self, path, started):
+        self.path, self.started = path, started
+        self.stage = None
+
+    def interpreter(self):
+        """The first phase: everything from the process's start to here, which no `track()` could surround."""
+        rss, private = memory.resident_and_private()
+        now = time.time()
+        peak = memory.lifetime_peak()
+        record = memory.Record(now - self.started, 0, rss, private, rss - private, peak, sys.platform == "linux")
+        self._write(phase="interpreter", runs=1, start=self.started, end=now, status="ok", error="", **asdict(record))
+
+    def phase(self, name, runs=1):
+        """A context that measures one phase; a failure inside is reported and ends the worker."""
+        return _Phase(self, name, runs)
+
+    def begin_stage(self, name):
+        """A stage of the network begins, and with it the one before ends."""
+        self.end_stage()
+        tracker = memory.track()
+        self.stage = name, time.time(), tracker, tracker.__enter__()
+
+    def end_stage(self):
+        """The running stage ends, if there is one."""
+        if self.stage is None:
+            return
+        name, start, tracker, record = self.stage
+        tracker.__exit__(None, None, None)
+        self.stage = None
+        self._write(
+            stage=name, start=start - self.started, end=time.time() - self.started, peak_bytes=record.peak_bytes
+        )
+
+    def _write(self, **line):
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class _Phase:
+    def __init__(self, reporter, name, runs):
+        self.reporter, self.name, self.runs = reporter, name, runs
+
+    def __enter__(self):
+        self.start = time.time()
+        self.tracker = memory.track()
+        self.record = self.tracker.__enter__()
+
+    def __exit__(self, kind, error, trace):
+        self.tracker.__exit__(None, None, None)
+        status, message = "ok", ""
+        if error is not None:
+            status = "oom" if out_of_memory(error) else "error"
+            message = f"{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        line = {"phase": self.name, "runs": self.runs, "start": self.start, "end": time.time()}
+        self.reporter._write(**line, status=status, error=message, **asdict(self.record))
+        if error is not None:
+            sys.exit(1)
+
+
+def out_of_memory(error):
+    """Whether an exception says that memory ran out, in Python's, PyTorch's or ONNX Runtime's words."""
+    words = ("can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+def parse_size(text):
+    """Height and width from `HEIGHTxWIDTH`, in pixels."""
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        height = width = 0
+    if height < 1 or width < 1:
+        raise Error(f"no size {text!r}: give HEIGHTxWIDTH in pixels, for example 512x768")
+    return height, width
+
+
+if __name__ == "__main__":
+    main()

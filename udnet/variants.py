@@ -1,0 +1,258 @@
+"""The named ways to run the model: the one place where one is added.
+
+A variant is a runtime and what it loads, with which options. Its `load` function runs in a fresh process, imports its
+own runtime there and returns the network: a callable from and to float32 arrays, batch x 3 x height x width. To add a
+way to run the model, or another model, write one `Variant`, here or in a file of your own (`my_model.py:name`).
+
+Imported by every trial before anything is measured, so it imports next to nothing.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import Error, memory
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named way to run a model."""
+
+    name: str
+    runtime: str  # "pytorch" or "onnx"
+    summary: str  # one line for a person
+    load: Callable  # load(threads, *files) -> network; `files` are those of `forms`, in order
+    forms: tuple[str, ...] = ()  # the forms of the weights that it loads, see `checkpoint.prepared`
+    imports: tuple[str, ...] = ()  # modules of the runtime, imported in a phase of their own
+    schedule: str = "whole"  # "whole" or "tiled"
+
+
+class TorchNetwork:
+    """A PyTorch module as a function of arrays, without gradients."""
+
+    def __init__(self, module, memory_format=None):
+        import torch
+
+        self.torch = torch
+        self.module = module.eval()
+        self.memory_format = memory_format or torch.contiguous_format
+        self.module.to(memory_format=self.memory_format)
+
+    def __call__(self, x):
+        with self.torch.inference_mode():
+            x = self.torch.from_numpy(x).contiguous(memory_format=self.memory_format)
+            return self.module(x).numpy()
+
+    def stages(self, begin):
+        """Call `begin(name)` whenever a stage of the network begins."""
+        from . import model
+
+        for name, module in model.stages(self.module):
+            module.register_forward_pre_hook(lambda *_, name=name: begin(name))
+
+
+class OnnxNetwork:
+    """An ONNX Runtime session as a function of arrays."""
+
+    def __init__(self, path, threads, **options):
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 3  # errors alone
+        for name, value in options.items():
+            setattr(settings, name, value)
+        self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+
+    def __call__(self, x):
+        return self.session.run(None, {self.input: x})[0]
+
+
+def load_pytorch_published(threads, full, vgg):
+    """As released: the whole training network, VGG16 and its ImageNet checkpoint included, for inference too."""
+    import torch
+
+    from . import model
+
+    torch.set_num_threads(threads)
+    network = model.UDnet(vgg_checkpoint=vgg)
+    network.load_state_dict(torch.load(full, map_location="cpu", weights_only=True), strict=False)
+    return TorchNetwork(network)
+
+
+def load_pytorch(threads, checkpoint):
+    """The inference path alone."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return TorchNetwork(inference_module(checkpoint))
+
+
+def load_pytorch_lean(threads, checkpoint):
+    """Channels-last activations, and freed memory goes back to the system at once."""
+    import torch
+
+    memory.return_freed_memory()
+    torch.set_num_threads(threads)
+    return TorchNetwork(inference_module(checkpoint), torch.channels_last)
+
+
+def load_pytorch_compiled(threads, checkpoint):
+    """`torch.compile` with its defaults; the compiler works during the first run and needs a C++ compiler."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return TorchNetwork(torch.compile(inference_module(checkpoint)))
+
+
+def inference_module(path):
+    """The inference-only network with the weights of a checkpoint file."""
+    from . import checkpoint, model
+
+    module = model.InferenceUDnet()
+    checkpoint.load_into(module, checkpoint.read(path), source=path)
+    return module
+
+
+def load_onnx(threads, path):
+    """A session as it comes."""
+    return OnnxNetwork(path, threads)
+
+
+def load_onnx_no_pattern(threads, path):
+    """The memory pattern off: later runs then need no more than the first."""
+    return OnnxNetwork(path, threads, enable_mem_pattern=False)
+
+
+def load_onnx_no_arena(threads, path):
+    """The memory arena off, as its documentation advises against growth."""
+    return OnnxNetwork(path, threads, enable_cpu_mem_arena=False)
+
+
+def load_onnx_lean(threads, path):
+    """The arena off, and freed memory goes back to the system at once; the memory pattern stays, it saves time."""
+    memory.return_freed_memory()
+    return OnnxNetwork(path, threads, enable_cpu_mem_arena=False)
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            "pytorch-published",
+            "pytorch",
+            "built and loaded as the released code does, VGG16 and all",
+            load_pytorch_published,
+            ("full", "vgg16"),
+            ("torch",),
+        ),
+        Variant("pytorch", "pytorch", "the inference path alone", load_pytorch, ("inference",), ("torch",)),
+        Variant(
+            "pytorch-lean",
+            "pytorch",
+            "channels-last, freed memory returned to the system at once",
+            load_pytorch_lean,
+            ("inference",),
+            ("torch",),
+        ),
+        Variant(
+            "pytorch-compiled",
+            "pytorch",
+            "torch.compile: the first run compiles",
+            load_pytorch_compiled,
+            ("inference",),
+            ("torch",),
+        ),
+        Variant("onnx", "onnx", "a session as it comes, as the report ran it", load_onnx, ("onnx",), ("onnxruntime",)),
+        Variant(
+            "onnx-no-pattern",
+            "onnx",
+            "memory pattern off: the second run needs no more than the first",
+            load_onnx_no_pattern,
+            ("onnx",),
+            ("onnxruntime",),
+        ),
+        Variant("onnx-no-arena", "onnx", "memory arena off", load_onnx_no_arena, ("onnx",), ("onnxruntime",)),
+        Variant(
+            "onnx-lean",
+            "onnx",
+            "memory arena off, freed memory returned to the system at once",
+            load_onnx_lean,
+            ("onnx",),
+            ("onnxruntime",),
+        ),
+    )
+}
+
+
+def find(name):
+    """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines."""
+    if ":" in name:
+        path, _, attribute = name.rpartition(":")
+        return _from_file(Path(path), attribute)
+    if name not in VARIANTS:
+        raise Error(f"no variant {name!r}: choose from {', '.join(VARIANTS)}, or name your own as FILE.py:NAME")
+    return VARIANTS[name]
+
+
+def _from_file(path, attribute):
+    if not path.is_file():
+        raise Error(f"no file {path}: give your own variant as FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        variant = getattr(module, attribute)
+    except Exception as error:
+        raise Error(f"{path} gives no variant {attribute!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(variant, Variant):
+        raise Error(f"{attribute!r} in {path} is a {type(variant).__name__}: make it a udnet.variants.Variant")
+    return variant
+
+
+class Enhancer:
+    """A loaded network, called with a picture: a Pillow image or a uint8 array, height x width x 3.
+
+    Returns the enhanced picture, same kind and size; `network(x)` takes and returns float32 arrays, batch x 3 x height
+    x width, unclipped. `variant` and `weights` say what runs.
+    """
+
+    def __init__(self, variant, network, weights):
+        self.variant, self.network, self.weights = variant, network, weights
+
+    def __call__(self, picture):
+        if isinstance(picture, np.ndarray):
+            return enhance(self.network, picture)
+        from PIL import Image
+
+        return Image.fromarray(enhance(self.network, np.asarray(picture.convert("RGB"))))
+
+    def __repr__(self):
+        return f"<Enhancer {self.variant.name}, {self.weights.caption}>"
+
+
+def enhance(network, pixels):
+    """One picture through a network: uint8 height x width x 3 in and out; any size, padded and cropped back."""
+    from . import images
+
+    height, width = pixels.shape[:2]
+    return images.to_pixels(network(images.to_batch(pixels)), height, width)
+
+
+def load(variant=None, weights=None, threads=None):
+    """A model ready to enhance pictures, as an `Enhancer`.
+
+    `variant` is a name from `VARIANTS` (None: ONNX Runtime where it is installed, else PyTorch), `weights` a `.pth` or
+    `.onnx` file (None: what is in `data/weights`, else the embedded default), `threads` a number (None: all cores).
+    """
+    from . import checkpoint
+
+    chosen = find(variant or ("onnx-lean" if importlib.util.find_spec("onnxruntime") else "pytorch"))
+    found = checkpoint.find(weights)
+    files = [checkpoint.prepared(found, form) for form in chosen.forms]
+    return Enhancer(chosen, chosen.load(threads or os.cpu_count(), *files), found)
