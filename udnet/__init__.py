@@ -1,6 +1,6 @@
 """udnet: how much memory does an image-to-image network need, under which runtime, at which size, and why?
 
-Importing the package imports neither torch nor onnxruntime: a trial that measures one runtime must not pay for the other.
+Importing the package imports neither torch nor onnxruntime: a trial of one runtime must not pay for the other.
 """
 
 import importlib
@@ -8,7 +8,10 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {"load": "variants", "Enhancer": "variants"}
-_MODULES = {"checkpoint", "export", "images", "memory", "model", "plots", "scaling", "study", "trial", "variants"}
+_MODULES = {
+    "checkpoint", "explore", "exporters", "export", "figures", "findings", "guard", "images", "instruments", "memory",
+    "model", "plots", "publish", "scaling", "study", "trial", "variants",
+}  # fmt: skip
 
 
 class Error(ValueError):

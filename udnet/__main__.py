@@ -15,9 +15,11 @@ from . import Error, __version__
 
 def main(argv=None):
     """Run one command and return its exit code."""
-    arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments) or 0
+        arguments = parser().parse_args(argv)
+        code = arguments.run(arguments) or 0
+        sys.stdout.flush()  # here, where it is noticed that the reader has gone
+        return code
     except Error as error:
         print(f"udnet: error: {error}", file=sys.stderr)
         return 2
@@ -29,9 +31,16 @@ def main(argv=None):
         return 1
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, but a wrong request is one line."""
+
+    def error(self, message):
+        raise Error(f"{message}; see {self.prog} --help")
+
+
 def parser():
     """The parser of every command."""
-    top = argparse.ArgumentParser(prog="udnet", description="UDnet under PyTorch and ONNX Runtime: memory and time.")
+    top = Parser(prog="udnet", description="UDnet under PyTorch and ONNX Runtime: memory and time.")
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -48,7 +57,9 @@ def parser():
     one = command(measure, "measure one variant at one size, in fresh processes")
     one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH")
     one.add_argument("--repeats", type=_count, default=1)
-    one.add_argument("--memory-limit", type=parse_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
+    one.add_argument(
+        "--memory-limit", type=parse_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB"
+    )
     one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
     _model_options(one, variant="onnx")
 
@@ -91,10 +102,9 @@ def _model_options(one, variant):
 
 
 def _count(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("give a whole number from 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
+    return int(text)
 
 
 def parse_bytes(text):
@@ -102,9 +112,12 @@ def parse_bytes(text):
     units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
     number = text.rstrip("aAbBgGiIkKmM ")
     try:
-        return int(float(number) * units[text[len(number) :].strip().lower()])
+        size = int(float(number) * units[text[len(number) :].strip().lower()])
     except (KeyError, ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB") from None
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB")
+    return size
 
 
 # --- the commands ---
@@ -140,14 +153,13 @@ def measure(arguments):
 
 
 def _as_json(one, repeat, result):
-    phases = [{key: row[key] for key in row if key not in ("start", "end")} for row in result.rows]
     return json.dumps(
         {
             **{name: getattr(one, name) for name in ("variant", "height", "width", "threads")},
             "repeat": repeat,
             "status": result.status,
             "error": result.error,
-            "phases": phases,
+            "phases": result.rows,
         }
     )
 
@@ -160,7 +172,9 @@ def _as_text(one, repeat, result):
     for row in result.rows:
         if "peak_bytes" in row:
             sizes = (row[f"{name}_bytes"] / MIB for name in ("rss_end", "private_end", "peak"))
-            lines.append(f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes))
+            lines.append(
+                f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
+            )
     return "\n".join(lines + ([result.error] if result.error else []))
 
 
@@ -247,7 +261,7 @@ def publish(arguments):
     """Run the full study and renew everything that is published from it."""
     from .publish import publish
 
-    publish()
+    return publish()
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import pickletools
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from udnet import Error
+from udnet import Error, __version__
 
 REPO = Path(__file__).resolve().parent.parent
 WEIGHTS_FOLDER = REPO / "data" / "weights"
@@ -67,27 +68,28 @@ def find(weights=None):
         return Weights(SEEDED, path, _sha256(path))
     path = Path(weights)
     _need_file(path)
-    return Weights(path.name, path, _sha256(path))
+    return Weights(path.name, path.absolute(), _sha256(path))
 
 
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`; form: "onnx", "inference" (66 tensors) or "full" (162 tensors; a stand-in where the weights
-    have fewer). A file that is of the form already is returned as it is.
+    weights: from `find`; form: "onnx", "inference" (66 tensors), "full" (162 tensors; a stand-in where the weights have
+    fewer) or "vgg16" (a stand-in). A file that is of the form already is returned as it is.
     """
     onnx = weights.path.suffix == ".onnx"
     if form == "onnx":
-        from udnet.export import NAME
-
-        return weights.path if onnx else _made(f"{weights.sha256[:12]}/{NAME}", "onnx", weights.path)
+        # the export depends on this project's code too: each version makes its own
+        return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
     if form == "inference":
         if not onnx and _holds(weights.path, tensors=66):
             return weights.path
         return _made(f"{weights.sha256[:12]}/inference.pth", "strip", weights.path)
     if form == "full":
         return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
-    raise ValueError(f"no such form of weights: {form}")
+    if form == "vgg16":
+        return stand_in("vgg16")
+    raise CheckpointError(f"{form}: no such form of weights; choose onnx, inference, full or vgg16")
 
 
 def stand_in(kind, weights=None):
@@ -112,7 +114,9 @@ def cache_folder():
     return user_cache_path("udnet", appauthor=False)
 
 
-_OURS = re.compile(r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet)[-.\w]*\.(pth|onnx)")
+_OURS = re.compile(
+    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx)"
+)
 
 
 def clean():
@@ -161,9 +165,10 @@ def _read_pth(path):
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # the error says enough
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has an exception of its own for each way in which bytes can be wrong
-        if "Unsupported" in str(error):
+        if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{path}: refused, it holds Python code besides tensors; save its state_dict"
             ) from None
@@ -182,8 +187,8 @@ def _read_onnx(path):
     try:
         tensors = [t for t in onnx.load(path).graph.initializer if re.search(r"decoder\..*\.(weight|bias)$", t.name)]
         state = {t.name: torch.tensor(onnx.numpy_helper.to_array(t)) for t in tensors}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: its weights are in a second file, which is not beside it") from None
+    except onnx.checker.ValidationError:
+        raise CheckpointError(f"{path}: its weights are in a second file; put that beside it") from None
     except Exception:  # protobuf, onnx and NumPy each have exceptions of their own
         raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
     if not state:
@@ -220,6 +225,8 @@ def strip(path, out):
     """Write the 66 tensors that inference needs, from any checkpoint: 61.5 MiB to 3.2 MiB, same output."""
     from udnet.model import InferenceUDnet
 
+    if Path(out).suffix != ".pth":
+        raise CheckpointError(f"{out}: what is written is a PyTorch checkpoint; end its name in .pth")
     model = InferenceUDnet()
     load_into(model, read(path), path)
     save(model.state_dict(), out)
@@ -263,6 +270,7 @@ def seeded(seed=0):
     for layer in ("pr_encoder.conv1.conv.1", "pr_encoder.conv1.conv.4", "pr_UpConv1.conv.1", "pr_UpConv1.conv.4"):
         state[f"decoder.{layer}.weight"][:3] = 0
         state[f"decoder.{layer}.weight"][range(3), range(3), 1, 1] = 1
+        state[f"decoder.{layer}.bias"][:3] = 0
     for layer, value in {"out_conv.0.body.4": 0, "out_conv.1.body.4": 0, "conv_u": 0.5, "conv_s": 0.25}.items():
         state[f"decoder.{layer}.weight"][:3] = 0
         state[f"decoder.{layer}.bias"][:3] = value
@@ -272,7 +280,7 @@ def seeded(seed=0):
 
 
 def _draw(network, seed):
-    """Tensors for every name of a network: weights uniform with He's variance, 2 / fan-in, and biases 0."""
+    """Tensors for every name of a network: weights uniform with He's variance, 2 / fan-in, biases within 0.01."""
     import numpy as np
     import torch
 
@@ -281,13 +289,11 @@ def _draw(network, seed):
     generator = np.random.default_rng(seed)
     state = {}
     for name, shape in shapes.items():
-        if len(shape) == 1:
-            state[name] = torch.zeros(shape)
-        else:
-            values = generator.random(shape, dtype=np.float32)  # uniform: the same bits on every machine
-            values -= np.float32(0.5)
-            values *= np.float32(2 * math.sqrt(6 / math.prod(shape[1:])))
-            state[name] = torch.from_numpy(values)
+        bound = math.sqrt(6 / math.prod(shape[1:])) if len(shape) > 1 else 0.01
+        values = generator.random(shape, dtype=np.float32)  # uniform: the same bits on every machine
+        values -= np.float32(0.5)
+        values *= np.float32(2 * bound)
+        state[name] = torch.from_numpy(values)
     return state
 
 

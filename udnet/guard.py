@@ -7,9 +7,11 @@ kills it: enough to protect a machine, not a proof.
 
 import os
 import shlex
+import signal
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -50,6 +52,7 @@ class ControlGroup:
     def make(cls, size):
         """A group with a limit of `size` bytes, swap included, or None where this process may not make one."""
         for folder, version in _parents():
+            _sweep(folder)
             group = folder / f"udnet-{os.getpid()}-{threading.get_ident()}"
             try:
                 group.mkdir()
@@ -87,8 +90,15 @@ class ControlGroup:
         return any(line.split() != ["oom_kill", "0"] for line in events.read_text().splitlines() if "oom_kill " in line)
 
     def close(self):
-        """Remove the group; its process has ended."""
-        self.folder.rmdir()
+        """Remove the group, and kill what its process may have left running in it, such as a compiler's helpers."""
+        for _ in range(100):
+            with suppress(OSError):  # those that were killed take a moment to leave
+                self.folder.rmdir()
+                return
+            for pid in (self.folder / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.01)
 
 
 class Watchdog:
@@ -114,8 +124,8 @@ class Watchdog:
         while not self._stop.wait(WATCH_SECONDS):
             try:
                 if process.memory_info().rss > self.size:
+                    self.killed = True  # first: whoever waits for the process reads it as soon as that has ended
                     process.kill()
-                    self.killed = True
                     return
             except psutil.Error:  # it has ended
                 return
@@ -125,6 +135,14 @@ class Watchdog:
         self._stop.set()
         if self._thread:
             self._thread.join()
+
+
+def _sweep(folder):
+    """Remove the groups of processes that were killed before they could do so."""
+    for group in folder.glob("udnet-*-*"):
+        if not psutil.pid_exists(int(group.name.split("-")[1])):
+            with suppress(OSError):
+                group.rmdir()
 
 
 def _parents():

@@ -18,7 +18,7 @@ MULTIPLE = 8  # the network halves a picture three times
 SMALLEST = 16  # and reflects the borders of an eighth of it, which takes two pixels
 MAX_PIXELS = 178_000_000  # just below the size at which Pillow itself refuses
 
-_KINDS = {
+KINDS = {  # what a suffix stands for
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".png": "PNG",
@@ -259,7 +259,7 @@ def _pairs(source, out):
         pairs = [
             (source / path, out / path)
             for path in found
-            if path.suffix.lower() in _KINDS
+            if path.suffix.lower() in KINDS
             and not any(part.startswith(".") for part in path.parts)
             and not (root / path).is_relative_to(out.resolve())
         ]
@@ -277,11 +277,11 @@ def _target_kind(path, source):
     """The format that a target's suffix names; `PictureError` where the target cannot be written or is the source."""
     if os.path.isdir(path):
         raise PictureError(f"{path}: a folder: name a file to write")
-    if path.suffix.lower() not in _KINDS:
-        raise PictureError(f"{path}: no picture format has this suffix: end the name with {', '.join(_KINDS)}")
+    if path.suffix.lower() not in KINDS:
+        raise PictureError(f"{path}: no picture format has this suffix: end the name with {', '.join(KINDS)}")
     if source and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise PictureError(f"{path}: would overwrite the picture it is made from: name another file")
-    return _KINDS[path.suffix.lower()]
+    return KINDS[path.suffix.lower()]
 
 
 def _names():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 MIB = 1024 * 1024
 
-_open = []  # the records of the `track()` blocks that are running, outermost first
+_open = []  # the `track()` blocks that are running, outermost first: each record, and the mark where it began
 
 
 @dataclass
@@ -39,28 +39,29 @@ def track():
     that overlap in several threads: the mark is the process's.
     """
     record = Record()
-    _fold(lifetime_peak())
+    _fold()
     record.peak_is_exact = reset_peak()
-    before = lifetime_peak()
-    _open.append(record)
+    block = record, lifetime_peak()
+    _open.append(block)
     record.rss_start_bytes = resident()
     start = time.perf_counter()
     try:
         yield record
     finally:
         record.seconds = time.perf_counter() - start
-        peak = lifetime_peak()
+        _fold()
+        _open.remove(block)
         record.rss_end_bytes, record.private_end_bytes = resident_and_private()
         record.file_end_bytes = record.rss_end_bytes - record.private_end_bytes
-        # Without a reset the mark tells about this block only if the block raised it.
-        _fold(peak if record.peak_is_exact or peak > before else 0)
-        _open.remove(record)
         record.peak_bytes = max(record.peak_bytes, record.rss_start_bytes, record.rss_end_bytes)
 
 
-def _fold(peak):
-    for record in _open:
-        record.peak_bytes = max(record.peak_bytes, peak)
+def _fold():
+    """Hand the mark to the blocks that have raised it: where it was never reset, it may be older than a block."""
+    peak = lifetime_peak()
+    for record, before in _open:
+        if peak > before:
+            record.peak_bytes = max(record.peak_bytes, peak)
 
 
 def resident():
@@ -134,12 +135,14 @@ def plant(size, seconds):
     """Hold `size` bytes of touched memory for `seconds`, then give them back: a known answer for any instrument.
 
     The pages come straight from the system and return to it, so that no allocator keeps some and blurs the answer.
+    They are private, as a program's own memory is.
     """
     import mmap
 
     import numpy as np
 
-    with mmap.mmap(-1, size) as block:
+    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    with mmap.mmap(-1, size, **private) as block:
         pages = np.frombuffer(block, np.uint8)[:: mmap.PAGESIZE]
         pages[:] = 1
         time.sleep(seconds)

@@ -16,8 +16,8 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -27,17 +27,18 @@ import pandas as pd
 import psutil
 from tqdm import tqdm
 
-from . import Error, checkpoint, guard, trial, variants
+from . import Error, checkpoint, guard, instruments, trial, variants
 
 GRIDS = Path(__file__).parent / "grids"
 RESULTS = Path(__file__).parent.parent / "data" / "results"
 PUBLISHED = RESULTS / "published"
 LOCAL = RESULTS / "local"
 
-COLUMNS = (
-    "study trial variant runtime schedule weights height width threads repeat phase runs seconds rss_start_bytes "
-    "rss_end_bytes private_end_bytes file_end_bytes peak_bytes peak_is_exact sampled_peak_bytes status error"
-).split()
+COLUMNS = [
+    *("study", "trial", "variant", "runtime", "schedule", "weights", "height", "width", "threads", "repeat"),
+    *("phase", "runs", "start_seconds", "end_seconds", "seconds", "rss_start_bytes", "rss_end_bytes"),
+    *("private_end_bytes", "file_end_bytes", "peak_bytes", "peak_is_exact", "sampled_peak_bytes", "status", "error"),
+]
 WHOLE_NUMBERS = [name for name in COLUMNS if name.endswith("_bytes")] + ["runs"]
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
@@ -67,6 +68,7 @@ class Study:
     parity: pd.DataFrame
     timelines: pd.DataFrame
     stages: pd.DataFrame
+    instruments: pd.DataFrame
 
     @property
     def finished(self):
@@ -90,31 +92,42 @@ def read_grid(name, weights=None):
     try:
         text = path.read_bytes()
         said = tomllib.loads(text.decode())
-        blocks = said["trials"]
-        trials = [one for block in blocks for one in _expand(block, weights)]
-        seed = int(said["seed"])
+        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "trials"}:
+            raise ValueError(f"unknown {min(unknown)!r}")
+        trials = [one for block in said["trials"] for one in _expand(block, weights)]
+        seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", trial.TIMEOUT_SECONDS))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
     twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
     if twice:
         raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
+    for file in {one.weights for one in trials} - {None}:
+        checkpoint.find(file)
     order = random.Random(seed)
     trials.sort(key=lambda one: (one.repeat, one.timeline, order.random()))
-    digest = hashlib.sha256(text).hexdigest()
-    return Grid(path.stem, trials, seed, said.get("timeout_seconds", trial.TIMEOUT_SECONDS), digest)
+    return Grid(path.stem, trials, seed, timeout, hashlib.sha256(text).hexdigest())
 
 
 def _expand(block, weights) -> Iterable[trial.Trial]:
+    if not isinstance(block, dict):
+        raise ValueError("its trials are not tables, each under [[trials]]")
     block = dict(block)
     names, sizes, threads = block.pop("variants"), block.pop("sizes"), block.pop("threads")
     repeats, runs = block.pop("repeats"), block.pop("runs", trial.STEADY_RUNS)
     timeline, files = block.pop("timeline", False), block.pop("weights", [weights])
     if block:
-        raise ValueError(f"unknown {sorted(block)[0]!r}")
+        raise ValueError(f"unknown {min(block)!r}")
+    for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": files}.items():
+        if not isinstance(value, list):
+            raise ValueError(f"{key} = {value!r} is not a list")
+    for key, numbers in {"threads": threads, "repeats": [repeats], "runs": [runs]}.items():
+        for number in numbers:
+            if type(number) is not int or number < 1:
+                raise ValueError(f"{number!r} in {key} is not a whole number from 1")
     for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), files):
         variants.find(name)
-        yield trial.Trial(name, *trial.parse_size(size), count, repeat, runs, file, timeline)
+        yield trial.Trial(name, *trial.parse_size(str(size)), count, repeat, runs, file, timeline)
 
 
 # --- running ---
@@ -130,13 +143,15 @@ def run(grid, out=None, weights=None, progress=True):
     if not isinstance(grid, Grid):
         grid = read_grid(grid, weights)
     out = Path(out or LOCAL / grid.name)
-    with _alone(out):
-        tables = _Tables(out, grid, describe(grid, weights))
+    machine = describe(grid, weights)
+    with alone(out):
+        tables = _Tables(out, grid, machine)
         _check_parity(grid, tables, progress)
-        todo = [one for one in grid.trials if one.name not in tables.done]
+        done = tables.done
+        todo = [one for one in grid.trials if one.name not in done]
         bar = tqdm(
-            total=round(sum(map(_effort, grid.trials))),
-            initial=round(sum(_effort(one) for one in grid.trials if one.name in tables.done)),
+            total=sum(map(_effort, grid.trials)),
+            initial=sum(_effort(one) for one in grid.trials if one not in todo),
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left",
             desc=f"study {grid.name}",
             disable=not progress,
@@ -150,8 +165,8 @@ def run(grid, out=None, weights=None, progress=True):
 
 
 def _effort(one):
-    """Roughly how long a trial takes, in arbitrary units: for the progress bar alone."""
-    return 3 + (one.runs + 1) * one.height * one.width / 50_000 / (one.threads**0.8)
+    """Roughly how long a trial takes, in whole units of its own: for the progress bar alone."""
+    return 3 + round((one.runs + 1) * one.height * one.width / 50_000 / one.threads**0.8)
 
 
 def _measure(one, grid, tables):
@@ -209,8 +224,10 @@ class _Tables:
         old = read(folder)
         self.rows = old.trials.to_dict("records")
         self.parity = old.parity.to_dict("records")
-        self.timelines = old.timelines.to_dict("records")
-        self.stages = old.stages.to_dict("records")
+        # A trial that was stopped between its tables is run again: the main table, written last, knows it not.
+        done = self.done
+        self.timelines = [row for row in old.timelines.to_dict("records") if row["trial"] in done]
+        self.stages = [row for row in old.stages.to_dict("records") if row["trial"] in done]
 
     @property
     def done(self):
@@ -233,15 +250,15 @@ class _Tables:
     def parity_problem(self, one):
         """Why a trial's cost is not to be published, or None."""
         for row in self.parity:
-            if (row["variant"], row["weights"]) == (one.variant, one.weights or ""):
-                if not row["largest_difference"] <= PARITY_LIMIT:
-                    return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
+            same = (row["variant"], row["weights"]) == (one.variant, one.weights or "")
+            if same and not row["largest_difference"] <= PARITY_LIMIT:
+                return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
         return None
 
     def add_parity(self, variant, weights, difference, error):
         row = {"variant": variant, "weights": weights, "height": PARITY_SIZE[0], "width": PARITY_SIZE[1]}
         self.parity.append(row | {"largest_difference": difference, "error": error})
-        _write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
+        write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
 
     def add(self, one, result):
         """Write a trial's rows; the main table last, since it is what says that a trial is done."""
@@ -250,12 +267,12 @@ class _Tables:
             self.timelines += [
                 {"trial": one.name, "seconds": round(at, 3), "rss_bytes": rss} for at, rss in result.samples
             ]
-            _write_csv(self.folder / "timelines.csv", pd.DataFrame(self.timelines))
+            write_csv(self.folder / "timelines.csv", pd.DataFrame(self.timelines))
         if result.stages:
             self.stages += [name | stage for stage in result.stages]
-            _write_csv(self.folder / "stages.csv", pd.DataFrame(self.stages))
+            write_csv(self.folder / "stages.csv", pd.DataFrame(self.stages))
         self.rows += [name | row for row in result.rows]
-        _write_csv(self.folder / "trials.csv", _typed(pd.DataFrame(self.rows)))
+        write_csv(self.folder / "trials.csv", _typed(pd.DataFrame(self.rows)))
 
 
 def _typed(frame):
@@ -267,7 +284,8 @@ def _typed(frame):
     return frame
 
 
-def _write_csv(path, frame):
+def write_csv(path, frame):
+    """Write a table as CSV, in one step: it is there whole, or as it was before."""
     _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
@@ -277,9 +295,20 @@ def _write(path, text):
 
 
 @contextmanager
-def _alone(folder):
-    """Hold the folder, so that two studies never write into one."""
-    folder.mkdir(parents=True, exist_ok=True)
+def alone(folder):
+    """Hold the folder, so that two studies never write into one, and remove what a killed one was writing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Error(f"cannot make the folder {folder}: {error.strerror}; give another --out") from error
+    with _locked(folder):
+        for part in folder.glob(".*-*.*"):  # as `checkpoint.replacing` names them
+            part.unlink()
+        yield
+
+
+@contextmanager
+def _locked(folder):
     if sys.platform == "win32":
         yield
         return
@@ -288,9 +317,11 @@ def _alone(folder):
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError as error:
+        os.close(handle)
         raise Error(f"another study is writing into {folder}: wait for it, or give another --out") from error
+    try:
+        yield
     finally:
         os.close(handle)
 
@@ -307,10 +338,11 @@ def read(folder=PUBLISHED):
         "trials": COLUMNS,
         "parity": ["variant", "weights", "height", "width", "largest_difference", "error"],
         "timelines": ["trial", "seconds", "rss_bytes"],
+        "instruments": list(instruments.COLUMNS),
         "stages": ["study", "trial", "stage", "start", "end", "peak_bytes"],
     }
     tables = {
-        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values={"seconds": [""]} | _blank(columns))
+        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=_blank(columns))
         if (folder / f"{name}.csv").exists()
         else pd.DataFrame(columns=columns)
         for name, columns in empty.items()
@@ -320,7 +352,8 @@ def read(folder=PUBLISHED):
 
 
 def _blank(columns):
-    return {name: [""] for name in columns if name.endswith("_bytes") or name in ("runs", "peak_is_exact")}
+    numbers = ("runs", "peak_is_exact", "largest_difference")
+    return {name: [""] for name in columns if name.endswith(("_bytes", "seconds")) or name in numbers}
 
 
 def latest(folder=None):
@@ -341,6 +374,7 @@ def describe(grid, weights=None):
         "trials": len(grid.trials),
         "seed": grid.seed,
         "weights": checkpoint.find(weights).caption,
+        "files": _file_sizes(grid, checkpoint.find(weights)),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
@@ -353,8 +387,14 @@ def describe(grid, weights=None):
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in names},
         "commit": _commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _file_sizes(grid, weights):
+    """Bytes of the files that the grid's variants load, by form."""
+    forms = {form for one in grid.trials for form in variants.find(one.variant).forms}
+    return {form: checkpoint.prepared(weights, form).stat().st_size for form in sorted(forms)}
 
 
 def _processor():

@@ -81,10 +81,11 @@ def picture(height, width, seed=0):
 # --- the parent's side ---
 
 
-def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False):
+def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=None):
     """Measure one trial in a fresh process and return its `Result`; a failure is a result too.
 
-    `limit`: bytes of memory the process may take (None: what the machine can spare); `timeout`: seconds.
+    `limit`: bytes of memory the process may take (None: what the machine can spare); `timeout`: seconds; `pixels`: the
+    picture to enhance, uint8, of the trial's size (None: `picture`).
     """
     import subprocess
     import tempfile
@@ -105,7 +106,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False):
     }
     with tempfile.TemporaryDirectory(prefix="udnet-") as folder:
         folder = Path(folder)
-        np.save(folder / "picture.npy", picture(trial.height, trial.width))
+        np.save(folder / "picture.npy", picture(trial.height, trial.width) if pixels is None else pixels)
         job = {**asdict(trial), "files": files, "folder": str(folder), "keep_output": keep_output}
         with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
             job["started"] = time.time()
@@ -117,36 +118,48 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False):
                 stderr=stderr,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends the worker
             )
-            alarm = threading.Timer(timeout, process.kill)
+            timed_out = threading.Event()
+            alarm = threading.Timer(timeout, lambda: (timed_out.set(), process.kill()))
             try:
                 held.watch(process)
                 alarm.start()
                 samples = _sample(process) if trial.timeline else []
                 process.wait()
             finally:
-                timed_out = not alarm.is_alive() and process.poll() not in (0, None)
                 alarm.cancel()
                 process.kill()
                 process.wait()
                 process.stdin.close()
             killed = held.killed
         said = [json.loads(line) for line in _lines(folder / "phases")]
-        if process.returncode != 0 and (not said or said[-1].get("status", "ok") == "ok"):
-            complaint = (_lines(folder / "stderr") or [f"ended with {process.returncode}"])[-1].strip()
-            status = "oom" if killed else "timeout" if timed_out else "error"
+        ended = [one["status"] for one in said if "phase" in one]
+        complete = len(ended) == len(PHASES) and not (keep_output and process.returncode)
+        if not complete and set(ended) <= {"ok"}:  # it was ended before it could say why
+            status = "oom" if killed else "timeout" if timed_out.is_set() else "error"
             error = {"oom": f"killed at its memory limit by the {held.kind}", "timeout": f"no end within {timeout} s"}
-            phase = PHASES[len([one for one in said if "phase" in one])]
-            said.append({"phase": phase, "status": status, "error": error.get(status, complaint)})
+            complaint = error.get(status) or _complaint(process.returncode, _lines(folder / "stderr"))
+            said.append({"phase": [*PHASES, "steady"][len(ended)], "status": status, "error": complaint})
         rows = [about | one for one in said if "phase" in one]
+        samples = [(at - job["started"], rss) for at, rss in samples]
         if trial.timeline:
             for row in rows:
                 row.pop("seconds", None)  # the sampler was on
-                seen = [rss for at, rss in samples if row.get("start", 0) <= at < row.get("end", 0)]
+                seen = [rss for at, rss in samples if row.get("start_seconds", 0) <= at < row.get("end_seconds", 0)]
                 row["sampled_peak_bytes"] = max(seen, default=None)
         stages = [one for one in said if "stage" in one]
-        output = np.load(folder / "output.npy") if (folder / "output.npy").exists() else None
-        started = job["started"]
-        return Result(rows, [(at - started, rss) for at, rss in samples], stages, output)
+        result = Result(rows, samples, stages)
+        if keep_output and result.status == "ok":
+            result.output = np.load(folder / "output.npy")
+        return result
+
+
+def _complaint(returncode, stderr):
+    """Why a worker ended that did not say so: the signal's name, or the last line that it wrote."""
+    import signal
+
+    if returncode < 0:
+        return f"ended by {signal.Signals(-returncode).name}"
+    return stderr[-1].strip() if stderr else f"ended early, with code {returncode}"
 
 
 def _environment(threads):
@@ -221,7 +234,12 @@ def end_with_parent():
     import fcntl
 
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        os.read(0, 1)
+    except BlockingIOError:  # nothing there, and nobody has closed it
+        return
+    sys.exit("the parent was gone before the worker began")
 
 
 class Reporter:
@@ -237,7 +255,8 @@ class Reporter:
         now = time.time()
         peak = memory.lifetime_peak()
         record = memory.Record(now - self.started, 0, rss, private, rss - private, peak, sys.platform == "linux")
-        self._write(phase="interpreter", runs=1, start=self.started, end=now, status="ok", error="", **asdict(record))
+        line = {"phase": "interpreter", "runs": 1, "start_seconds": 0.0, "end_seconds": now - self.started}
+        self._write(**line, status="ok", error="", **asdict(record))
 
     def phase(self, name, runs=1):
         """A context that measures one phase; a failure inside is reported and ends the worker."""
@@ -280,7 +299,12 @@ class _Phase:
         if error is not None:
             status = "oom" if out_of_memory(error) else "error"
             message = f"{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        line = {"phase": self.name, "runs": self.runs, "start": self.start, "end": time.time()}
+        line = {
+            "phase": self.name,
+            "runs": self.runs,
+            "start_seconds": self.start - self.reporter.started,
+            "end_seconds": time.time() - self.reporter.started,
+        }
         self.reporter._write(**line, status=status, error=message, **asdict(self.record))
         if error is not None:
             sys.exit(1)
@@ -294,12 +318,16 @@ def out_of_memory(error):
 
 def parse_size(text):
     """Height and width from `HEIGHTxWIDTH`, in pixels."""
+    from . import images
+
     try:
         height, width = (int(side) for side in text.lower().split("x"))
     except ValueError:
         height = width = 0
     if height < 1 or width < 1:
         raise Error(f"no size {text!r}: give HEIGHTxWIDTH in pixels, for example 512x768")
+    if height * width > images.MAX_PIXELS:
+        raise Error(f"size {text!r} has more than {images.MAX_PIXELS:,} pixels: give a smaller one")
     return height, width
 
 

@@ -1,0 +1,157 @@
+"""Variants that do one known thing each: tests name them as FILE.py:NAME, so most need neither runtime."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from udnet import memory
+from udnet.variants import VARIANTS, Variant
+
+SPIKE = 64 * memory.MIB
+HOG = 600 * memory.MIB
+
+
+def own(name):
+    """What to give for a variant's name, to have the one of that name in this file."""
+    return f"{__file__}:{name}"
+
+
+def variant(network, **options):
+    """A variant around a network; what it loads is up to the test."""
+    return Variant(
+        network.__name__, "none", "for tests", options.pop("load", lambda threads, *files: network), **options
+    )
+
+
+def same(x):
+    return x
+
+
+def load_for_two(threads):
+    """A network that ends its process at the third call: the one for the output that is kept."""
+    calls = []
+
+    def network(x):
+        calls.append(x)
+        return x if len(calls) < 3 else leave(x, code=3)
+
+    return network
+
+
+def brighter(x):
+    return x + 1e-3
+
+
+def spike(x):
+    memory.plant(SPIKE, 0.015)
+    return x
+
+
+def hog(x):
+    blocks = []
+    for _ in range(HOG // (8 * memory.MIB)):
+        blocks.append(np.ones(8 * memory.MIB, np.uint8))
+        time.sleep(0.01)  # for a watchdog to see
+    return x
+
+
+def sleep(x):
+    time.sleep(600)
+
+
+def fail(*_):
+    raise RuntimeError("the first line\nthe second line")
+
+
+def no_memory(x):
+    raise MemoryError
+
+
+def chatter(x):
+    print('{"phase": "steady", "status": "ok"}\n\x00\xff garbage', flush=True)
+    os.write(1, b"\xff\x00 more\n" * 10_000)
+    return x
+
+
+def crash(x):
+    print("UserWarning: about something else", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave(x, code=0):
+    os._exit(code)
+
+
+def breed(x):
+    if not (path := Path(os.environ["BREED_PID"])).exists():
+        path.write_text(str(subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL).pid))
+    return x
+
+
+class Staged:
+    """A network of two stages; the second holds a spike long enough for samples to see."""
+
+    def begin(self, name):
+        """Nobody listens, unless `stages` was called."""
+
+    def __call__(self, x):
+        self.begin("before")
+        time.sleep(0.1)
+        self.begin("spike")
+        memory.plant(SPIKE, 0.2)
+        return x
+
+    def stages(self, begin):
+        self.begin = begin
+
+
+def without(name, forbidden):
+    """A variant of udnet's own that fails when its process has imported the other runtime."""
+    own = VARIANTS[name]
+
+    def load(threads, *files):
+        network = own.load(threads, *files)
+
+        def watched(x):
+            y = network(x)
+            loaded = {module.partition(".")[0] for module in sys.modules}
+            assert not loaded & forbidden, f"imported {sorted(loaded & forbidden)}"
+            assert own.runtime == "onnx" or "torch" in loaded
+            return y
+
+        return watched
+
+    return replace(own, load=load)
+
+
+SAME = variant(same)
+SPIKES = variant(spike)
+HOGS = variant(hog)
+SLEEPS = variant(sleep)
+NO_MODULE = variant(same, imports=("no_such_module",))
+FAILS_TO_LOAD = variant(same, load=fail)
+FAILS = variant(fail)
+NO_MEMORY = variant(no_memory)
+CHATTERS = variant(chatter)
+CRASHES = variant(crash)
+LEAVES = variant(leave)
+BREEDS = variant(breed)
+LEAVES_LATE = variant(same, load=load_for_two)
+STAGED = variant(same, load=lambda threads: Staged())
+
+# with weights, so that a study compares their output with the reference's
+REFERENCE = variant(same, forms=("inference",))
+ALIKE = variant(same, forms=("inference",))
+BRIGHTER = variant(brighter, forms=("inference",))
+FAILS_ON_WEIGHTS = variant(fail, forms=("inference",))
+
+PYTORCH_ALONE = without("pytorch", {"onnxruntime", "onnx", "pandas", "matplotlib", "PIL"})
+ONNX_ALONE = without("onnx", {"torch", "onnx", "pandas", "matplotlib", "PIL"})
+
+NOT_A_VARIANT = "a string"

@@ -1,0 +1,411 @@
+"""Weights in and out: every form that is read, every fault that is named, and what is made on demand."""
+
+import hashlib
+import http.server
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import onnx
+import pytest
+import torch
+from conftest import REPO
+from onnx import TensorProto, helper, numpy_helper
+
+from udnet import checkpoint, model
+from udnet.checkpoint import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def state():
+    return checkpoint.seeded()
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    folder = tmp_path / "own cache"
+    monkeypatch.setenv("UDNET_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def weights_folder(tmp_path, monkeypatch):
+    """An empty folder in place of data/weights."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", folder)
+    return folder
+
+
+def save(value, path):
+    torch.save(value, path)
+    return path
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def renamed(state, prefix):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def graph_of(state, **more):
+    tensors = [numpy_helper.from_array(t.numpy(), name) for name, t in state.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    constant = helper.make_node("Constant", [], ["y"], value_floats=[1.0])
+    return helper.make_model(helper.make_graph([constant], "g", [], [y], initializer=tensors), **more)
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module.", "module.net."])
+def test_prefixes_are_removed(tmp_path, state, prefix):
+    assert same(checkpoint.read(save(renamed(state, prefix), tmp_path / "w.pth")), state)
+
+
+def test_a_wrapped_state_dict_is_read(tmp_path, state):
+    assert same(checkpoint.read(save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")), state)
+
+
+def test_an_onnx_file_is_read_by_its_initializers(tmp_path, state):
+    onnx.save(graph_of(renamed(state, "net.") | {"scale": torch.ones(4)}), tmp_path / "w.onnx")
+    assert same(checkpoint.read(tmp_path / "w.onnx"), state)
+
+
+def test_the_published_file_is_read(published):
+    tensors = checkpoint.read(published)
+    assert len(tensors) == 66
+    checkpoint.load_into(model.InferenceUDnet(), tensors, published)
+
+
+def test_a_full_checkpoint_goes_both_ways(tmp_path, state):
+    whole = model.UDnet()
+    path = save(renamed(whole.state_dict(), "module."), tmp_path / "w.pth")
+    again, inference = model.UDnet(), model.InferenceUDnet()
+    checkpoint.load_into(again, checkpoint.read(path), path)
+    checkpoint.load_into(inference, checkpoint.read(path), path)
+    assert same(again.state_dict(), whole.state_dict())
+    assert same(inference.state_dict(), {name: whole.state_dict()[name] for name in inference.state_dict()})
+
+
+# --- faults: each is one line that names the file and the fault ---
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def faults(folder, state):
+    """For each fault: a file that has it, and a word of the line that says so."""
+    whole = save(state, folder / "whole.pth").read_bytes()
+    onnx.save(graph_of(state), folder / "whole.onnx")
+    graph = (folder / "whole.onnx").read_bytes()
+    onnx.save(graph_of(state), folder / "parted.onnx", save_as_external_data=True, location="parted.data")
+    (folder / "parted.data").unlink()
+    (folder / "folder.pth").mkdir()
+    contents = {
+        "empty.pth": b"",
+        "text.pth": b"<html>404: not found</html>",
+        "cut short.pth": whole[: len(whole) // 2],
+        "cut at the end.pth": whole[:-100],
+        "empty.onnx": b"",
+        "text.onnx": b"<html>404: not found</html>",
+        "cut short.onnx": graph[: len(graph) // 2],
+        "pickle.pth": pickle.dumps(Evil(folder / "ran"), protocol=2),
+        "new pickle.pth": pickle.dumps(Evil(folder / "ran")),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    save({"decoder.conv_u.weight": Evil(folder / "ran")}, folder / "evil.pth")
+    save(Evil(folder / "ran"), folder / "evil alone.pth")
+    save(model.ChannelAttention(16), folder / "module.pth")
+    save([1, 2], folder / "list.pth")
+    save({"epoch": 3}, folder / "no tensors.pth")
+    save({}, folder / "nothing.pth")
+    onnx.save(graph_of({"other": torch.ones(3)}), folder / "another model.onnx")
+    return {
+        "absent.pth": "no such file",
+        "absent.onnx": "no such file",
+        "folder.pth": "folder",
+        "empty.pth": "empty",
+        "empty.onnx": "empty",
+        "text.pth": "not a PyTorch checkpoint",
+        "cut short.pth": "cut short",
+        "cut at the end.pth": "cut short",
+        "text.onnx": "not an ONNX file",
+        "cut short.onnx": "cut short",
+        "parted.onnx": "second file",
+        "another model.onnx": "without UDnet's weights",
+        "evil.pth": "refused",
+        "evil alone.pth": "refused",
+        "pickle.pth": "refused",
+        "new pickle.pth": "not a PyTorch checkpoint",
+        "module.pth": "refused",
+        "list.pth": "not a state dict",
+        "no tensors.pth": "not a state dict",
+        "nothing.pth": "not a state dict",
+    }
+
+
+def test_a_file_that_cannot_be_read_is_one_line_and_nothing_in_it_runs(tmp_path, state, recwarn):
+    for name, said in faults(tmp_path, state).items():
+        with pytest.raises(CheckpointError) as error:
+            checkpoint.read(tmp_path / name)
+        line = str(error.value)
+        assert line.startswith(str(tmp_path / name)) and said in line and "\n" not in line, line
+    assert not (tmp_path / "ran").exists() and not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decoder.conv_u.bias": None}, "missing: decoder.conv_u.bias"),
+        ({"decoder.conv_v.bias": torch.ones(3)}, "extra: decoder.conv_v.bias"),
+        ({"decoder.conv_u.weight": torch.ones(128, 20)}, "misshapen: decoder.conv_u.weight"),
+        ({"decoder.conv_u.weight": torch.full((128, 20, 1, 1), torch.nan)}, "not finite: decoder.conv_u.weight"),
+        ({"decoder.conv_s.bias": torch.full((128,), torch.inf)}, "not finite: decoder.conv_s.bias"),
+    ],
+)
+def test_what_does_not_fit_is_named(state, change, said):
+    changed = {name: tensor for name, tensor in (state | change).items() if tensor is not None}
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_into(model.InferenceUDnet(), changed, "w.pth")
+    assert str(error.value) == f"w.pth: does not fit InferenceUDnet: {said}"
+
+
+def test_a_long_list_is_cut(state):
+    with pytest.raises(CheckpointError, match=r"missing: decoder\.po_encoder\S+, \S+, \S+ and 93 more$"):
+        checkpoint.load_into(model.UDnet(), state, "w.pth")
+
+
+# --- writing ---
+
+
+def test_strip_keeps_the_output_and_a_twentieth_of_the_bytes(tmp_path):
+    whole = model.UDnet().eval()
+    path, out = save(renamed(whole.state_dict(), "net."), tmp_path / "full.pth"), tmp_path / "inference.pth"
+    checkpoint.strip(path, out)
+    assert path.stat().st_size > 61.4 * 2**20 and out.stat().st_size < 3.3 * 2**20
+    stripped = model.InferenceUDnet().eval()
+    stripped.load_state_dict(torch.load(out, weights_only=True))
+    x = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        assert torch.equal(stripped(x), whole(x))
+    with pytest.raises(CheckpointError, match=r"\.pth"):
+        checkpoint.strip(path, tmp_path / "inference.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full.pth", "inference.pth"]
+
+
+def test_the_bytes_depend_on_the_tensors_alone(tmp_path, state):
+    checkpoint.save(state, tmp_path / "one.pth")
+    checkpoint.save(checkpoint.seeded(), tmp_path / "another.pth")
+    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "another.pth").read_bytes()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    out = tmp_path / "w.pth"
+    out.write_text("old")
+    with pytest.raises(RuntimeError), checkpoint.replacing(out) as part:
+        part.write_text("ne")
+        raise RuntimeError
+    assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
+    with pytest.raises(CheckpointError, match="no folder"), checkpoint.replacing(tmp_path / "no" / "w.pth"):
+        pass
+
+
+# --- the embedded default ---
+
+
+def test_seeded_weights_are_the_same_everywhere(state):
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    assert digest.hexdigest() == "0749b5c00f3db6d4d1c89537d15e79a2887e828215e05a64ac07d92bf8e6e675"
+    assert not same(checkpoint.seeded(seed=1), state)
+
+
+def test_seeded_weights_balance_the_colours(state):
+    network = model.InferenceUDnet().eval()
+    checkpoint.load_into(network, state, "seeded")
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 96), indexing="ij")
+    picture = torch.stack([0.05 + 0.05 * y, 0.6 + 0.3 * x, 0.4 + 0.2 * x * y])[None]
+    with torch.no_grad():
+        output = network(picture)
+    assert output.mean((2, 3)).flatten().tolist() == pytest.approx([0.5] * 3, abs=0.03)
+    assert output.std((2, 3)).flatten().tolist() == pytest.approx([0.25] * 3, abs=0.03)
+    assert output.min() > -0.5 and output.max() < 1.5
+
+
+# --- which weights ---
+
+
+def test_the_weights_named_go_before_those_in_the_folder_and_those_before_the_seeded(tmp_path, weights_folder):
+    assert checkpoint.find() == checkpoint.find("seeded")
+    assert checkpoint.find().caption.startswith("weights: seeded random weights (seed 0) (sha256 ")
+    for name in ("b.pth", "a.pth", ".c.onnx"):
+        (weights_folder / name).write_bytes(b"1")
+    assert checkpoint.find().path == weights_folder / "a.pth"
+    (weights_folder / "z.onnx").write_bytes(b"2")
+    found = checkpoint.find()
+    assert (found.name, found.path) == ("z.onnx", weights_folder / "z.onnx")
+    assert found.caption == f"weights: z.onnx (sha256 {hashlib.sha256(b'2').hexdigest()[:8]})"
+    (tmp_path / "mine.pth").write_bytes(b"3")
+    assert checkpoint.find(str(tmp_path / "mine.pth")).name == "mine.pth"
+    with pytest.raises(CheckpointError, match="no such file"):
+        checkpoint.find(tmp_path / "none.pth")
+
+
+def test_a_file_of_the_form_asked_for_is_used_as_it_is(tmp_path, state):
+    whole = checkpoint.find(save(model.UDnet().state_dict(), tmp_path / "full.pth"))
+    part = checkpoint.find(save(state, tmp_path / "inference.pth"))
+    onnx.save(graph_of(state), tmp_path / "graph.onnx")
+    graph = checkpoint.find(tmp_path / "graph.onnx")
+    for weights, form in ((whole, "full"), (part, "inference"), (graph, "onnx")):
+        assert checkpoint.prepared(weights, form) == weights.path
+    with pytest.raises(CheckpointError, match="no such form"):
+        checkpoint.prepared(part, "tflite")
+
+
+@pytest.mark.parametrize("prefix", ["net.", "module."])
+def test_a_form_is_made_once(tmp_path, own_cache, state, prefix):
+    weights = checkpoint.find(save(renamed(state, prefix), tmp_path / "w.pth"))
+    made = checkpoint.prepared(weights, "inference")
+    assert made == own_cache / weights.sha256[:12] / "inference.pth"
+    before = made.stat().st_mtime_ns
+    assert checkpoint.prepared(weights, "inference") == made and made.stat().st_mtime_ns == before
+    assert same(torch.load(made, weights_only=True), state)
+
+
+def test_a_form_that_cannot_be_made_is_one_line(tmp_path, own_cache, state):
+    save({name: t for name, t in state.items() if "conv_u" not in name}, tmp_path / "w.pth")
+    for form in ("inference", "full", "onnx"):
+        with pytest.raises(CheckpointError) as error:
+            checkpoint.prepared(checkpoint.find(tmp_path / "w.pth"), form)
+        assert "missing: decoder.conv_u.weight" in str(error.value) and "\n" not in str(error.value)
+    assert not [path for path in own_cache.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("UDNET_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(CheckpointError, match="UDNET_CACHE"):
+        checkpoint.find("seeded")
+
+
+PREPARE = """
+import sys
+from udnet import checkpoint
+print(checkpoint.prepared(checkpoint.find("seeded"), "inference"))
+print(*{"torch", "onnx", "onnxruntime", "pooch", "numpy"} & sys.modules.keys())
+"""
+
+
+def test_preparing_imports_no_runtime_and_may_be_raced(own_cache):
+    racers = [subprocess.Popen([sys.executable, "-c", PREPARE], cwd=REPO, stdout=subprocess.PIPE) for _ in range(2)]
+    said = {racer.communicate()[0].decode() for racer in racers}
+    assert said == {f"{own_cache}/seeded/seeded.pth\n\n"}
+    assert [path.name for path in own_cache.rglob("*.pth")] == ["seeded.pth"]
+
+
+# --- stand-ins ---
+
+
+def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, state, capfd):
+    weights = checkpoint.find(save(state, tmp_path / "w.pth"))
+    path = checkpoint.stand_in("udnet", weights)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "stand-in" in said and str(path) in said
+    assert checkpoint.prepared(weights, "full") == path and not capfd.readouterr().err
+    assert abs(path.stat().st_size / 2**20 - 61.5) < 0.1
+    full = torch.load(path, weights_only=True)
+    model.UDnet().load_state_dict(full, strict=True)
+    assert same({name: full[name] for name in state}, state)
+    assert full["VGG16.loss_network.28.weight"].std() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+
+
+def test_the_stand_in_for_vgg16_builds_the_network_as_released():
+    path = checkpoint.stand_in("vgg16")
+    assert abs(path.stat().st_size / 2**20 - 527.8) < 0.1
+    network = model.UDnet(vgg_checkpoint=path)
+    kept = torch.load(path, mmap=True, weights_only=True)
+    assert sum(t.numel() for t in kept.values()) == 138_357_544
+    for name, tensor in network.VGG16.loss_network.state_dict().items():
+        assert torch.equal(tensor, kept[f"features.{name}"])
+
+
+def test_clean_removes_what_was_made_and_nothing_else(own_cache, state, tmp_path):
+    checkpoint.prepared(checkpoint.find("seeded"), "inference")
+    checkpoint.prepared(checkpoint.find(save(renamed(state, "net."), tmp_path / "w.pth")), "inference")
+    others = [own_cache / "mine.pth", own_cache / "seeded" / "notes.txt", own_cache / "models" / "full.pth"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    ours = [path for path in own_cache.rglob("*.pth") if path not in others]
+    assert len(ours) == 2
+    size = sum(path.stat().st_size for path in ours)
+    assert checkpoint.clean() == size > 6 * 2**20
+    assert sorted(path for path in own_cache.rglob("*") if path.is_file()) == sorted(others)
+    assert checkpoint.clean() == 0
+
+
+# --- the published file ---
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A file server of this machine in place of GitHub."""
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "published.onnx").write_bytes(b"the published file")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=tmp_path / "www")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as at:
+        threading.Thread(target=at.serve_forever, daemon=True).start()
+        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", f"http://127.0.0.1:{at.server_port}/published.onnx")
+        monkeypatch.setattr(checkpoint, "PUBLISHED_SHA256", hashlib.sha256(b"the published file").hexdigest())
+        yield
+        at.shutdown()
+
+
+def test_fetch_puts_the_published_file_into_the_weights_folder(server, weights_folder, capfd):
+    path = checkpoint.fetch()
+    assert path == weights_folder / "published.onnx" and path.read_bytes() == b"the published file"
+    assert checkpoint.fetch() == path
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fault", ["no server", "no file", "another file"])
+def test_a_fetch_that_fails_says_what_to_do_and_leaves_nothing(server, weights_folder, monkeypatch, fault):
+    if fault == "no server":
+        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", "http://127.0.0.1:9/published.onnx")
+    elif fault == "no file":
+        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", f"{checkpoint.PUBLISHED_URL}.gone")
+    else:
+        monkeypatch.setattr(checkpoint, "PUBLISHED_SHA256", "0" * 64)
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.fetch()
+    line = str(error.value)
+    assert "\n" not in line and all(
+        s in line for s in (checkpoint.PUBLISHED_URL, checkpoint.PUBLISHED_SHA256, "by hand")
+    )
+    assert not list(weights_folder.iterdir())
+
+
+def test_the_address_is_that_of_the_published_file(published):
+    assert checkpoint.PUBLISHED_URL.endswith("/2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx")
+    assert hashlib.sha256(published.read_bytes()).hexdigest() == checkpoint.PUBLISHED_SHA256
+    assert published.stat().st_size == 3_411_116

@@ -1,0 +1,128 @@
+"""The exported file: any batch and size, PyTorch's output, one small file."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import REPO
+
+from udnet import checkpoint, export, model
+from udnet.checkpoint import CheckpointError
+from udnet.export import ExportError
+
+
+@pytest.fixture(scope="module", params=["seeded", "published"])
+def weights(request):
+    return "seeded" if request.param == "seeded" else str(request.getfixturevalue("published"))
+
+
+@pytest.fixture(scope="module")
+def network(weights):
+    network = model.InferenceUDnet().eval()
+    checkpoint.load_into(network, checkpoint.read(checkpoint.find(weights).path), weights)
+    return network
+
+
+@pytest.fixture(scope="module")
+def exported(weights, tmp_path_factory):
+    """An export of either weights; that of the seeded ones is in the cache, for other tests too."""
+    if weights == "seeded":
+        return checkpoint.prepared(checkpoint.find("seeded"), "onnx")
+    out = tmp_path_factory.mktemp("export") / "udnet.onnx"
+    code = f"from udnet.export import export; print(0 < export({weights!r}, {str(out)!r}) <= 1e-5)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("True\n", "")  # the exporter says nothing of its own
+    return out
+
+
+def test_it_is_one_file_of_at_most_3_5_mb(exported):
+    assert exported.stat().st_size <= 3_500_000
+    assert not [path for path in exported.parent.iterdir() if path.suffix not in (".onnx", ".pth")]
+    onnx.checker.check_model(exported, full_check=True)
+    assert str(REPO).encode() not in exported.read_bytes()
+
+
+def test_input_and_output_are_named_and_of_any_batch_and_size(exported):
+    session = onnxruntime.InferenceSession(exported)
+    (one,), (other,) = session.get_inputs(), session.get_outputs()
+    assert (one.name, other.name) == ("input", "output")
+    assert one.shape == other.shape == ["batch", 3, "8*h", "8*w"]
+
+
+def test_it_computes_what_pytorch_computes_far_from_the_traced_size(exported, network):
+    session = onnxruntime.InferenceSession(exported)
+    generator = np.random.default_rng(0)
+    for batch, height, width in ((1, 16, 16), (1, 64, 64), (3, 48, 24), (1, 128, 1024), (1, 512, 16)):
+        x = generator.random((batch, 3, height, width), dtype=np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(x)).numpy()
+        (output,) = session.run(None, {"input": x})
+        assert output.shape == x.shape and abs(output - expected).max() <= 1e-5, x.shape
+
+
+def test_its_weights_can_be_read_back(exported, network):
+    state = checkpoint.read(exported)
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+    checkpoint.load_into(model.InferenceUDnet(), state, exported)
+
+
+def test_no_instance_norm_sums_a_whole_image(exported):
+    operators = [node.op_type for node in onnx.load(exported).graph.node]
+    assert "InstanceNormalization" not in operators
+    assert operators.count("Pad") == 20 and len(operators) < 170  # no arithmetic on shapes, no copies
+
+
+def test_it_is_exact_on_a_large_nearly_uniform_picture(exported, network):
+    """Where the published form, by InstanceNormalization, is off by 2e-5."""
+    ((_, difference),) = export.differences(network, exported, [(1, 784, 1040)])
+    assert difference <= 1e-5
+
+
+def test_an_export_that_differs_is_not_written(exported, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "write", lambda _, path: shutil.copy(exported, path))
+    monkeypatch.setattr(export, "LIMIT", 1e-9)
+    monkeypatch.setattr(export, "EXPORT_SIZES", [(1, 16, 24)])
+    with pytest.raises(ExportError, match=r"u\.onnx: not written, it differs from PyTorch by \S+ at 16x24"):
+        export.export(weights, tmp_path / "u.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_not_finite_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "write", lambda *_: None)
+    monkeypatch.setattr(export, "differences", lambda *_: [("64x64", float("nan"))])
+    with pytest.raises(ExportError, match="nan at 64x64"):
+        export.export("seeded", tmp_path / "u.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_requests_are_one_line(tmp_path):
+    with pytest.raises(ExportError, match=r"u\.pth: .*\.onnx"):
+        export.export("seeded", tmp_path / "u.pth")
+    with pytest.raises(CheckpointError, match="no folder"):
+        export.export("seeded", tmp_path / "none" / "u.onnx")
+    with pytest.raises(CheckpointError, match="no such file"):
+        export.export(tmp_path / "none.pth", tmp_path / "u.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_compares_at_each_size(exported, weights, monkeypatch):
+    sizes = ((1, 64, 128), (2, 64, 64))
+    monkeypatch.setattr(export, "CHECK_SIZES", sizes)
+    rows = list(export.check(weights))
+    assert [size for size, _ in rows] == ["64x128", "64x64 batch 2"]
+    assert all(0 < difference <= 1e-5 for _, difference in rows)
+
+
+def test_check_sees_another_network(exported, network, tmp_path):
+    """A bias moved by 0.001 in the ONNX file alone moves its output by as much."""
+    proto = onnx.load(exported)
+    (bias,) = (t for t in proto.graph.initializer if t.name == "decoder.out_conv.2.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.001), bias.name))
+    onnx.save(proto, tmp_path / "moved.onnx")
+    ((_, difference),) = export.differences(network, tmp_path / "moved.onnx", [(1, 16, 16)])
+    assert difference == pytest.approx(0.001, abs=1e-5)

@@ -1,0 +1,419 @@
+"""Figures, executed notebooks, the report and the summary, from studies that are made up here and known."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from itertools import product
+from types import SimpleNamespace
+
+import nbformat
+import psutil
+import pytest
+from conftest import REPO
+
+from udnet import Error, figures, publish, study
+from udnet.memory import MIB
+
+PHASES = ("interpreter", "import", "load", "first", "steady")
+
+# MiB until loaded, MiB of inference fixed, bytes a pixel, microseconds a pixel
+COSTS = {
+    "pytorch-published": (1350, 300, 2000, 10),
+    "pytorch": (300, 300, 2000, 10),
+    "pytorch-lean": (300, 280, 1000, 11),
+    "onnx": (90, 60, 3000, 5),
+    "onnx-lean": (90, 60, 1500, 6),
+}
+
+
+def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=(), **machine):
+    """A study in a folder whose every number follows from `costs`."""
+    rows = []
+    for (variant, (load, fixed, slope, time_)), side, repeat in product(costs.items(), sides, range(repeats)):
+        peaks = [20 * MIB, 250 * MIB, load * MIB, fixed * MIB, fixed * MIB + slope * side**2]
+        for phase, peak in zip(PHASES, map(round, peaks), strict=True):
+            row = dict.fromkeys(name for name in study.COLUMNS if name.endswith("_bytes"))
+            row |= {"trial": f"{variant}/{side}x{side}/t2/r{repeat}", "variant": variant, "runtime": "pytorch"}
+            row |= {"height": side, "width": side, "threads": 2, "repeat": repeat, "phase": phase, "runs": 3}
+            row |= {"seconds": 3e-6 * time_ * side**2, "rss_end_bytes": peak, "peak_bytes": peak}
+            rows.append(row | {"peak_is_exact": True, "status": "error" if variant in failed else "ok"})
+    folder.mkdir(parents=True)
+    frame = study.pd.DataFrame(rows).reindex(columns=study.COLUMNS)
+    frame.to_csv(folder / "trials.csv", index=False)
+    described = {
+        "grid": "tiny",
+        "trials": frame.trial.nunique(),
+        "processor": "A processor <of note>",
+        "cores": 2,
+        "memory_bytes": 8 * 2**30,
+        "system": "Linux",
+        "kernel": "6.1",
+        "allocator": "glibc 2.36",
+        "huge_pages": "madvise",
+        "python": "3.11.7",
+        "packages": {"torch": "2.13.0", "onnxruntime": "1.32.0"},
+        "weights": "weights: seeded",
+        "commit": "0123456789",
+        "date": "2026-11-22T12:00:00+00:00",
+    }
+    (folder / "machine.json").write_text(json.dumps(described | machine))
+    return study.read(folder)
+
+
+def notebook(path, *cells):
+    """Write a notebook: strings that begin with # are Markdown, others are code."""
+    new = nbformat.v4
+    made = [new.new_markdown_cell(one) if one.startswith("#") else new.new_code_cell(one) for one in cells]
+    for place, cell in enumerate(made):
+        cell.id = f"cell-{place}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(
+        new.new_notebook(cells=made, metadata={"kernelspec": {"name": "python3", "display_name": "x"}}), path
+    )
+    return path
+
+
+def printed(path):
+    """What each code cell of a notebook printed."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
+
+
+def tags(page):
+    """Every tag of a page with its attributes, in order."""
+    found = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.append((tag, dict(attributes)))
+    parser.feed(page.read_text())
+    return found
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """One figure that the studies here have the data for, and one that they have not."""
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("headline", "threads")})
+
+
+PICTURE = """
+import base64
+from IPython.display import display
+pixel = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+display({"image/png": pixel}, metadata={"image/png": {"alt": 'A curve that "falls" below 1'}}, raw=True)
+""".strip()
+
+
+# Notebooks
+
+
+def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, capsys):
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "trap", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    paths = [
+        notebook(
+            tmp_path / "notebooks" / "01-where.ipynb",
+            "# Where",
+            "import os, sys, udnet\nprint(sys.executable, os.getcwd(), udnet.__file__, sep='\\n')",
+            "",
+            "print(os.environ['UDNET_STUDY'], os.environ['UDNET_FIGURES'], sep='\\n')",
+        ),
+        notebook(
+            tmp_path / "notebooks" / "02-widget.ipynb",
+            "import ipywidgets\nipywidgets.IntSlider(3)",
+            "print('a', end='\\r'); print('b')",
+            "6 * 7",
+        ),
+    ]
+    before = paths[0].read_bytes()
+    assert publish.execute(paths, tmp_path / "out", tmp_path / "study", tmp_path / "figures") == []
+    assert paths[0].read_bytes() == before, "the source is left alone"
+
+    where, nothing, environment = (text.splitlines() for text in printed(tmp_path / "out" / "01-where.ipynb"))
+    assert where == [sys.executable, str(tmp_path / "notebooks"), str(REPO / "udnet" / "__init__.py")]
+    assert nothing == []
+    assert environment == [str(tmp_path / "study"), str(tmp_path / "figures")]
+
+    done = nbformat.read(tmp_path / "out" / "02-widget.ipynb", 4)
+    assert done.metadata == {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
+    assert [cell.execution_count for cell in done.cells] == [1, 2, 3]
+    assert [cell.metadata for cell in done.cells] == [{}] * 3
+    assert [len(cell.outputs) for cell in done.cells] == [0, 1, 1], "no widget without its kernel"
+    assert done.cells[1].outputs[0].text == "b\n"
+    assert done.cells[2].outputs[0].data == {"text/plain": "42"}
+    assert "IPKernelApp" not in capsys.readouterr().err
+
+    first = (tmp_path / "out" / "02-widget.ipynb").read_bytes()
+    assert publish.execute(paths[1:], paths[1].parent, tmp_path / "study", tmp_path / "figures") == []
+    assert paths[1].read_bytes() == first, "in place, and the same bytes again"
+
+
+def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    paths = [
+        notebook(folder / "01-raises.ipynb", "# Raises", "print('so far')", "1 / 0", "print('never')"),
+        notebook(folder / "02-dies.ipynb", "import os; os._exit(1)"),
+        notebook(folder / "03-warns.ipynb", "1", "import warnings; warnings.warn('too old')"),
+        notebook(folder / "04-works.ipynb", "print('done')"),
+    ]
+    older = nbformat.read(paths[0], 4)
+    older.cells[-1].outputs = [nbformat.v4.new_output("stream", text="of an older run")]
+    nbformat.write(older, paths[0])
+    before = [path.read_bytes() for path in paths[:3]]
+    failures = publish.execute(paths, tmp_path / "out", tmp_path, tmp_path)
+    assert failures[:2] == [
+        "01-raises.ipynb, cell 2: ZeroDivisionError: division by zero",
+        "02-dies.ipynb, cell 1: the kernel died",
+    ]
+    assert re.fullmatch(r"03-warns.ipynb, cell 2: wrote to stderr: .*UserWarning: too old", failures[2])
+    assert len(failures) == 3
+    lines = re.findall(r"^udnet: .*", capsys.readouterr().err.replace("\r", "\n"), re.MULTILINE)
+    assert lines == [f"udnet: {line}" for line in failures]
+    assert printed(tmp_path / "out" / "01-raises.ipynb") == ["so far\n", "", ""], "kept to be looked into"
+    assert printed(tmp_path / "out" / "04-works.ipynb") == ["done\n"]
+
+    assert publish.execute(paths[:1], folder, tmp_path, tmp_path) == failures[:1]
+    assert [path.read_bytes() for path in paths[:3]] == before, "a failure never replaces the notebook itself"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send there")
+def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path):
+    told = tmp_path / "kernel"
+    path = notebook(
+        tmp_path / "long.ipynb",
+        f"import os, time, pathlib\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(120)",
+    )
+    code = f"""
+import pathlib
+from udnet import publish
+try:
+    publish.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r}, ".", ".")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
+        while not (told.exists() and told.read_text()) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "interrupted\n"
+    assert not psutil.pid_exists(int(told.read_text()))
+    assert not (tmp_path / "out" / "long.ipynb").exists()
+
+
+# The report
+
+
+def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
+    opening = "# One *page*\n\nDoes it **open**? See [two](02-two.ipynb).\n\nMore.\n\n![A photograph](photo.png)"
+    paths = [
+        notebook(tmp_path / "notebooks" / "01-one.ipynb", opening, PICTURE),
+        notebook(tmp_path / "notebooks" / "02-two.ipynb", "# Two", "1 + 1"),
+    ]
+    (tmp_path / "notebooks" / "photo.png").write_bytes(b"not a real picture")
+    publish.execute(paths, paths[0].parent, tmp_path, tmp_path)
+    here, published = fabricate(tmp_path / "here"), fabricate(tmp_path / "published", grid="full")
+    figures = publish.draw(here.folder, tmp_path / "figures")
+    pages = publish.to_html(paths, tmp_path / "report")
+    index = publish.to_index(here, published, paths, figures, tmp_path / "report")
+    assert pages == [tmp_path / "report" / f"{name}.html" for name in ("01-one", "02-two")]
+
+    for page in (*pages, index):
+        loaded = [
+            attributes.get(key, "data:")
+            for tag, attributes in tags(page)
+            for key in ("src", "href", "srcset")
+            if tag != "a"
+        ]
+        assert [address for address in loaded if not address.startswith("data:")] == []
+        assert "script" not in {tag for tag, _ in tags(page)}
+        assert not re.search(r"@import|url\((?![\"']?(?:data:|#))", page.read_text())
+
+    one = tags(pages[0])
+    alts = [attributes.get("alt") for tag, attributes in one if tag == "img"]
+    assert alts == ["A photograph", 'A curve that "falls" below 1']
+    assert ("a", {"href": "02-two.html"}) in one
+    assert "<title>One page</title>" in pages[0].read_text()
+
+    front = index.read_text()
+    assert '<a href="01-one.html">One page</a><p>Does it <strong>open</strong>?' in front
+    assert ("a", {"href": "02-two.html"}) in tags(index)
+    assert "14 of 14 ratios of memory agree" in front
+    assert "40 trials of the tiny grid on A processor &lt;of note&gt;; every one finished." in front
+    (figure,) = [attributes for tag, attributes in tags(index) if tag == "img"]
+    assert figure["alt"] == figures.draw("headline", here).alt
+
+
+def test_figures_are_the_same_bytes_again_and_what_lacks_data_is_told(tmp_path, few_figures, capsys):
+    fabricate(tmp_path / "study")
+    first = publish.draw(tmp_path / "study", tmp_path / "a")
+    told = capsys.readouterr().err.splitlines()
+    second = publish.draw(tmp_path / "study", tmp_path / "b")
+    assert first == [tmp_path / "a" / "headline.svg", tmp_path / "a" / "headline.png"]
+    assert second == [tmp_path / "b" / "headline.svg", tmp_path / "b" / "headline.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert told == ["udnet: no figure threads: one thread count alone"]
+
+
+# The summary
+
+
+def by_quantity(table):
+    return {row.quantity: row for row in table.itertuples()}
+
+
+def test_summary_has_known_answers(tmp_path):
+    slower = {name: (load, fixed, slope, 3 * time_) for name, (load, fixed, slope, time_) in COSTS.items()}
+    slower["onnx"] = (120, 60, 3000, 30)
+    here = fabricate(tmp_path / "here", slower, sides=(256, 512, 1024), repeats=1)
+    published = fabricate(tmp_path / "published", repeats=3)
+    table = publish.summary(here, published)
+    rows = by_quantity(table)
+    # by hand: 256x256 pixels are 1/16 Mi; 3000 of them 187.5 MiB, 2000 125 MiB, 1500 93.75 MiB
+    assert rows["peak 256x256: onnx / pytorch"].here == pytest.approx((60 + 187.5) / (300 + 125))
+    assert rows["peak 512x512: onnx / pytorch"].published == pytest.approx((60 + 750) / (300 + 500))
+    assert rows["peak 256x256: onnx-lean / onnx"].published == pytest.approx((60 + 93.75) / (60 + 187.5))
+    assert rows["load: pytorch-published / pytorch"].published == pytest.approx(1350 / 300)
+    assert rows["load: pytorch-published / pytorch"].verdict == "agrees"
+    # onnx: 250 MiB after the import in both studies, more than its load takes, so loading agrees
+    assert rows["load: onnx / pytorch"].here == pytest.approx(250 / 300)
+    time_ = rows["time 256x256: onnx / pytorch"]
+    assert (time_.here, time_.published, time_.verdict) == (pytest.approx(1), pytest.approx(0.5), "told")
+    assert table.set_index("quantity")["here/published"][time_.quantity] == pytest.approx(2)
+    assert (rows["peak 512x512: onnx / pytorch"].low, rows["peak 512x512: onnx / pytorch"].high) == (
+        pytest.approx(810 / 800),
+        pytest.approx(810 / 800),
+    )
+    assert not [quantity for quantity in rows if "64x64" in quantity or "1024" in quantity], "sizes of both studies"
+    assert list(table) == ["quantity", "here", "published", "low", "high", "here/published", "verdict"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.09, "agrees"), (0.91, "agrees"), (1.11, "differs"), (0.89, "differs")]
+)
+def test_memory_agrees_within_a_tenth(tmp_path, factor, verdict):
+    costs = {"pytorch": (300, 100, 0, 1), "onnx": (300, 50, 0, 1)}
+    here = fabricate(tmp_path / "here", costs | {"onnx": (300, 50 * factor, 0, 1)}, (64,))
+    table = publish.summary(here, fabricate(tmp_path / "published", costs, (64,)))
+    assert by_quantity(table)["peak 64x64: onnx / pytorch"].verdict == verdict
+
+
+def test_summary_fits_a_terminal_and_says_threads_only_where_unusual(tmp_path):
+    here = fabricate(tmp_path / "here", sides=(256, 1024))
+    one = here.trials[here.trials.height == 256].assign(threads=1)
+    one["trial"] = one.trial.str.replace("t2", "t1")
+    here.trials = study.pd.concat([here.trials, one])
+    table = publish.summary(here, here)
+    text = publish.as_text(table)
+    assert max(map(len, text.splitlines())) <= 100
+    assert re.search(
+        r"^peak 256x256, 1 thread: onnx / pytorch +0\.58 +0\.58 +0\.58 to 0\.58 +1\.00 +agrees$", text, re.M
+    )
+    assert re.search(r"^peak 256x256: onnx / pytorch ", text, re.M)
+    elsewhere = fabricate(tmp_path / "elsewhere", sides=(32,))
+    assert publish.as_text(publish.summary(here, elsewhere)) == "The two studies have no variant and size in common."
+
+
+# The two commands
+
+
+@pytest.fixture
+def workbench(tmp_path, few_figures, monkeypatch):
+    """A repository of its own with a study that needs no measuring, one notebook and an old figure, committed."""
+    repo = tmp_path / "repo"
+    published = repo / "data" / "results" / "published"
+    fabricate(published)
+    notebook(repo / "notebooks" / "01-one.ipynb", "# One\n\nA question?", "print('yes')")
+    (repo / "figures").mkdir()
+    (repo / "figures" / "old.svg").write_text("<svg/>")
+    (repo / ".gitignore").write_text("build/\n")
+    (repo / "code.py").write_text("1\n")
+    (repo / "data" / "README.md").write_text(f"| `results/published/trials.csv` | trials | `{'0' * 64}` |\n")
+    for name, value in {"REPO": repo, "NOTEBOOKS": repo / "notebooks", "FIGURES": repo / "figures"}.items():
+        monkeypatch.setattr(publish, name, value)
+    monkeypatch.setattr(study, "PUBLISHED", published)
+    monkeypatch.setattr(publish.instruments, "run", lambda folder, repeats=5: None)
+    monkeypatch.setattr(study, "run", lambda grid, out: study.read(out) if out.exists() else fabricate(out))
+    git(repo, "init", "--quiet")
+    git(repo, "add", ".")
+    git(repo, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "all")
+    return SimpleNamespace(repo=repo, published=published)
+
+
+def git(repo, *arguments):
+    run = subprocess.run(["git", "-C", repo, *arguments], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def test_reproduce_makes_a_report_and_leaves_git_clean(workbench, monkeypatch, capsys):
+    monkeypatch.chdir(workbench.repo)
+    assert publish.reproduce("quick", "build") == 0
+    out = capsys.readouterr().out
+    report = workbench.repo / "build" / "report" / "index.html"
+    assert report.exists()
+    assert f"Report: {report}\n" in out
+    assert "peak 512x512: onnx / pytorch " in out
+    assert re.search(r"^Time: \d+ min \d+ s$", out, re.MULTILINE)
+    assert printed(workbench.repo / "build" / "notebooks" / "01-one.ipynb") == ["yes\n"]
+    assert git(workbench.repo, "status", "--porcelain") == ""
+
+
+def test_reproduce_tells_of_failed_notebooks(workbench, tmp_path, capsys):
+    notebook(workbench.repo / "notebooks" / "01-one.ipynb", "# One", "1 / 0")
+    assert publish.reproduce("quick", tmp_path / "build") == 1
+    said = capsys.readouterr()
+    assert "01-one.ipynb, cell 1: ZeroDivisionError" in said.err
+    assert "Report: " in said.out
+    assert "ZeroDivisionError" in (tmp_path / "build" / "report" / "01-one.html").read_text()
+
+
+def test_reproduce_tells_of_failed_trials(workbench, tmp_path, monkeypatch):
+    costs = COSTS | {"other": COSTS["onnx"]}
+    monkeypatch.setattr(study, "run", lambda grid, out: fabricate(out, costs, failed=["other"]))
+    monkeypatch.setattr(publish, "NOTEBOOKS", tmp_path / "none")
+    assert publish.reproduce("quick", tmp_path / "build") == 1
+    index = (tmp_path / "build" / "report" / "index.html").read_text()
+    assert "8 failed: other/128x128/t2/r0, " in index
+
+
+def test_publish_renews_in_place(workbench):
+    assert publish.publish() == 0
+    assert printed(workbench.repo / "notebooks" / "01-one.ipynb") == ["yes\n"]
+    names = {path.name for path in (workbench.repo / "figures").iterdir()}
+    assert "headline.svg" in names
+    assert "old.svg" not in names, "no longer drawn"
+    digest = hashlib.sha256((workbench.published / "trials.csv").read_bytes()).hexdigest()
+    assert digest in (workbench.repo / "data" / "README.md").read_text()
+    assert publish._changed() is None, "what it makes itself is not in its way the next time"
+
+
+@pytest.mark.parametrize("name", ["code.py", "new file.py"])
+def test_publish_refuses_what_is_not_committed(workbench, name):
+    (workbench.repo / name).write_text("2\n")
+    with pytest.raises(Error, match=rf"^{name} is not committed: commit or remove it first"):
+        publish.publish()
+
+
+def test_checksums_are_renewed_row_by_row(tmp_path):
+    (tmp_path / "a.csv").write_text("a\n")
+    readme = tmp_path / "README.md"
+    text = "Prose `with code`.\n\n| file | what | sha256 |\n|---|---|---|\n| `{}` | rows, `x` | `{}` |\n"
+    readme.write_text(text.format("a.csv", "f" * 64))
+    publish.renew_checksums(readme)
+    assert readme.read_text() == text.format("a.csv", hashlib.sha256(b"a\n").hexdigest())
+
+    readme.write_text(text.format("gone.csv", "f" * 64))
+    with pytest.raises(Error, match=r"lists gone\.csv, which is not there: remove its row"):
+        publish.renew_checksums(readme)
+    assert os.listdir(tmp_path).count("README.md") == 1
+    assert readme.read_text() == text.format("gone.csv", "f" * 64)

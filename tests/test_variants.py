@@ -1,0 +1,158 @@
+"""The named ways to run a model: found, loaded, called with pictures; and what importing costs."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPO
+from own_variants import own
+from PIL import Image
+
+import udnet
+from udnet import Error, trial, variants
+
+HEAVY = {"torch", "onnxruntime", "onnx", "pandas", "matplotlib", "PIL", "psutil", "tqdm", "memory_profiler"}
+
+
+def imported_by(code):
+    """The top-level modules that a fresh interpreter holds after some code."""
+    run = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(
+        subprocess.run([sys.executable, "-c", run], cwd=REPO, capture_output=True, check=True, text=True).stdout.split()
+    )
+
+
+# Importing
+
+
+@pytest.mark.parametrize("module", ["udnet", "udnet.memory", "udnet.variants", "udnet.trial"])
+def test_importing_is_light(module):
+    assert not imported_by(f"import {module}") & HEAVY
+
+
+def test_the_package_offers_what_it_says():
+    offered = imported_by("import udnet; udnet.load, udnet.Enhancer, udnet.memory.track")
+    assert not offered & HEAVY
+    assert udnet.load is variants.load
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = udnet.nothing
+
+
+def test_every_module_that_is_named_is_there():
+    assert {name for name in udnet._MODULES if not (REPO / "udnet" / f"{name}.py").exists()} == set()
+
+
+# Finding
+
+
+def test_names():
+    for name, variant in variants.VARIANTS.items():
+        assert variants.find(name) is variant
+        assert (variant.name, variant.runtime) == (name, name.partition("-")[0])
+        assert variant.summary
+        assert variant.schedule in ("whole", "tiled")
+
+
+def test_a_variant_of_ones_own():
+    assert variants.find(own("SAME")).name == "same"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("onxx", "no variant 'onxx': choose from pytorch-published, pytorch,"),
+        ("", "no variant ''"),
+        ("absent.py:NAME", "no Python file absent.py"),
+        (f"{REPO}:NAME", "no Python file"),
+        (f"{REPO / 'Makefile'}:NAME", "no Python file"),
+        (own("ABSENT"), "gives no variant 'ABSENT'"),
+        (own(""), "gives no variant ''"),
+        (own("NOT_A_VARIANT"), "'NOT_A_VARIANT' in"),
+    ],
+)
+def test_no_variant(name, said):
+    with pytest.raises(Error) as caught:
+        variants.find(name)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["import no_such_module", "def broken(:", "1 / 0"])
+def test_a_file_that_does_not_run(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(Error, match=r"mine\.py gives no variant 'NAME': \w+Error: ") as caught:
+        variants.find(f"{path}:NAME")
+    assert "\n" not in str(caught.value)
+
+
+# Calling
+
+
+@pytest.fixture(scope="module")
+def same():
+    return variants.load(own("SAME"))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 72), (17, 31), (100, 3), (1, 1), (1, 40)])
+def test_any_size_comes_back(same, size):
+    pixels = trial.picture(*size)
+    enhanced = same(pixels)
+    assert (enhanced.shape, enhanced.dtype) == ((*size, 3), np.uint8)
+    np.testing.assert_array_equal(enhanced, pixels)
+    assert enhanced is not pixels
+
+    image = same(Image.fromarray(pixels))
+    assert isinstance(image, Image.Image)
+    assert (image.mode, image.size) == ("RGB", size[::-1])
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_a_grey_image_comes_back_in_colour(same):
+    image = same(Image.new("L", (20, 30), 128))
+    assert (image.mode, image.size) == ("RGB", (20, 30))
+    assert image.getpixel((5, 5)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)]
+)
+def test_no_picture(same, wrong):
+    with pytest.raises(Error, match="give uint8, height x width x 3"):
+        same(wrong)
+
+
+def test_an_enhancer_says_what_it_is(same):
+    assert repr(same).startswith("<Enhancer same, weights: ")
+    assert same.variant is variants.find(own("SAME")) or same.variant.name == "same"
+    batch = np.full((2, 3, 16, 8), 1.5, np.float32)
+    np.testing.assert_array_equal(same.network(batch), batch)
+
+
+@pytest.mark.parametrize("name", ["pytorch", "pytorch-lean", "onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean"])
+def test_variants_agree_on_a_picture(name, published):
+    pixels = trial.picture(61, 45)
+    expected = variants.load("onnx", published, threads=1)(pixels).astype(int)
+    enhanced = variants.load(name, published, threads=1)(pixels)
+    assert abs(enhanced - expected).max() <= 1, "at most a rounding apart"
+    assert abs(expected - pixels).mean() > 5, "and it is enhanced"
+
+
+def test_the_default_is_onnxruntime(published, monkeypatch):
+    assert variants.load(weights=published).variant.runtime == "onnx"
+    monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
+    assert variants.load(weights=published).variant.name == "pytorch"
+
+
+def test_weights_that_are_not_there():
+    with pytest.raises(Error, match=r"absent\.onnx"):
+        variants.load(weights="absent.onnx")
+
+
+def test_an_own_file_is_found_from_where_one_is(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from own_variants import SAME as mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]))
+    assert trial.run(trial.Trial("mine.py:mine", 16, 16, 1)).status == "ok"

@@ -1,0 +1,142 @@
+"""PyTorch to ONNX: one file for any batch and size, and the check that both runtimes compute the same.
+
+The graph is `InferenceUDnet`'s with one step written for ONNX Runtime, the instance norm: by the columns' means and
+squares, then a product and a sum a channel. ONNX Runtime's own InstanceNormalization sums a whole image in float32;
+that error is magnified in nearly uniform channels, and moves the published file's output by up to 1e-4 on a large
+picture. Of the exporters, opsets and forms measured (`exporters`), this one needs least among those that are exact.
+"""
+
+import contextlib
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from udnet import Error
+from udnet.checkpoint import find, load_into, prepared, read, replacing
+from udnet.model import EPS, InferenceUDnet
+
+OPSET = 18
+LIMIT = 1e-5  # of the largest difference from PyTorch
+TRACED = (2, 3, 64, 96)
+EXPORT_SIZES = ((1, 16, 16), (2, 64, 128), (1, 128, 1024))  # batch, height, width: far from the traced, not square
+CHECK_SIZES = ((1, 64, 128), (2, 64, 64), (1, 256, 256), (1, 512, 512), (1, 784, 1040))
+
+
+class ExportError(Error):
+    """An export that is not possible, or that does not compute what PyTorch computes."""
+
+
+def export(weights_path, out):
+    """Write the inference path of any checkpoint as one ONNX file; returns its largest difference from PyTorch.
+
+    An export that differs by more than 1e-5 anywhere is not written.
+    """
+    if Path(out).suffix != ".onnx":
+        raise ExportError(f"{out}: what is written is an ONNX file; end its name in .onnx")
+    weights = find(weights_path)
+    state = read(weights.path)
+    model = _load(InferenceUDnet(), state, weights.name)
+    with replacing(out) as part:
+        write(_load(OnnxUDnet(), state, weights.name), part)
+        size, difference = max(differences(model, part, EXPORT_SIZES), key=lambda row: row[1])
+        if not difference <= LIMIT:
+            raise ExportError(f"{out}: not written, it differs from PyTorch by {difference:.1e} at {size}")
+    return difference
+
+
+def check(weights_path):
+    """PyTorch against ONNX Runtime on real sizes: yields (size, largest difference).
+
+    An .onnx file runs as it is, against its own weights in PyTorch; a .pth file is exported first.
+    """
+    weights = find(weights_path)
+    model = _load(InferenceUDnet(), read(weights.path), weights.name)
+    yield from differences(model, prepared(weights, "onnx"), CHECK_SIZES)
+
+
+def _load(model, state, source):
+    load_into(model, state, source)
+    return model.eval()
+
+
+def differences(model, path, sizes):
+    """The largest difference of an ONNX file's output from a PyTorch model's: yields (size, difference).
+
+    `sizes`: (batch, height, width), multiples of 8.
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for batch, height, width in sizes:
+        x = _picture(batch, height, width)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(x)).numpy()
+        (output,) = session.run(None, {"input": x})
+        yield f"{height}x{width}" + (f" batch {batch}" if batch > 1 else ""), float(np.abs(output - expected).max())
+
+
+def _picture(batch, height, width):
+    """As taken under water: smooth light, little red, a little noise. Nearly uniform channels test the sums most."""
+    y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)
+    light = np.stack([np.full((height, width), 0.05), 0.7 - 0.4 * y * x, 0.5 + 0.3 * x - 0.2 * y])
+    noise = np.random.default_rng(0).normal(0, 0.01, (batch, 3, height, width))
+    return (light + noise).clip(0, 1).astype(np.float32)
+
+
+def write(model, path, dynamo=True, opset=OPSET):
+    """Write a PyTorch model from and to (B, 3, H, W) as an ONNX file, by one of PyTorch's two exporters."""
+    named = {"input_names": ["input"], "output_names": ["output"], "opset_version": opset, "verbose": False}
+    with _quiet():
+        if not dynamo:
+            free = {0: "batch", 2: "height", 3: "width"}
+            axes = {"input": free, "output": free}
+            torch.onnx.export(model, (torch.rand(TRACED),), path, dynamo=False, dynamic_axes=axes, **named)
+            return
+        batch, h, w = (torch.export.Dim(name, max=most) for name, most in (("batch", 1024), ("h", 8192), ("w", 8192)))
+        shapes = ({0: batch, 2: 8 * h, 3: 8 * w},)
+        program = torch.onnx.export(model, (torch.rand(TRACED),), dynamo=True, dynamic_shapes=shapes, **named)
+    proto = program.model_proto  # made anew each time it is asked for
+    for noted in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
+        del noted.metadata_props[:]  # the exporter's notes: stack traces with this machine's paths, 0.2 MB
+    for tensor in proto.graph.initializer:
+        del tensor.metadata_props[:]
+    del proto.graph.value_info[:]
+    onnx.save(proto, path)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the exporter's advice to those who develop it."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+# --- the step that is written for ONNX Runtime ---
+
+
+class OnnxUDnet(InferenceUDnet):
+    """`InferenceUDnet` in the form that is exported: same keys, same output to rounding."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder.normalise = ColumnNorm()
+
+
+class ColumnNorm(nn.Module):
+    """`AdaptiveInstanceNorm` by each column's mean and squares: no float32 sum runs over a whole image."""
+
+    def forward(self, x, scale, shift):
+        means = x.mean(2, keepdim=True)  # (B, C, 1, W)
+        squares = torch.linalg.vector_norm(x - means, dim=2, keepdim=True).square() / x.shape[2]
+        mean = means.mean(3, keepdim=True)
+        variance = squares.mean(3, keepdim=True) + (means - mean).square().mean(3, keepdim=True)
+        gain = scale / (variance + EPS).sqrt()
+        return x * gain + (shift - mean * gain)

@@ -1,0 +1,82 @@
+"""Which exporter, which opset, which form of the graph: the candidates for `export`, measured like any other variant.
+
+The graph decides how long ONNX Runtime keeps each activation, so a file that computes the same can cost another peak.
+Each candidate is written into the cache and measured in the default session and in the lean one; `export` uses the
+best of those whose output stays within its tolerance.
+"""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from . import checkpoint, study, trial
+
+FOLDER = "exporters"  # within the folder of the study that they belong to
+CANDIDATES = {  # by PyTorch's newer exporter (dynamo) or its older one, opset, whether the norm is by columns
+    "torchscript-12": (False, 12, False),
+    "torchscript-17": (False, 17, False),
+    "torchscript-17-columns": (False, 17, True),
+    "dynamo-18": (True, 18, False),
+    "dynamo-18-columns": (True, 18, True),
+    "dynamo-22-columns": (True, 22, True),
+}
+CHOSEN = "dynamo-18-columns"  # what `export` writes
+SIDE = 512
+PARITY_SIZES = ((1, 264, 136), (1, 784, 1040))  # the larger is where float32 sums over a whole image show
+
+
+def run(folder, repeats=3, weights=None, progress=True):
+    """Measure every candidate, made from `weights`, into `folder`/exporters and return the `Study` there."""
+    found = checkpoint.find(weights)
+    files = {name: _made(name, found) for name in CANDIDATES}
+    trials = [
+        trial.Trial(variant, SIDE, SIDE, 2, repeat, runs=1, weights=str(path))
+        for repeat, variant, path in product(range(repeats), ("onnx", "onnx-lean"), files.values())
+    ]
+    order = np.random.default_rng(0).permutation(len(trials))
+    trials = sorted((trials[place] for place in order), key=lambda one: one.repeat)
+    done = study.run(study.Grid("exporters", trials, seed=0), folder / FOLDER, weights, progress)
+    if not (folder / FOLDER / "differences.csv").exists():
+        study.write_csv(folder / FOLDER / "differences.csv", _differences(files, found))
+    return done
+
+
+def _differences(files, weights):
+    """Each candidate's largest difference from PyTorch's output, by size; a tidy frame."""
+    from . import export
+
+    model = _model(export, weights, columns=False)
+    rows = []
+    for name, path in files.items():
+        for size, difference in export.differences(model, path, PARITY_SIZES):
+            rows.append({"candidate": name, "size": size, "largest_difference": difference})
+    return pd.DataFrame(rows)
+
+
+def read(folder):
+    """Costs of the candidates, a row a trial, as `scaling.costs` with a column `candidate`; None where not measured."""
+    from . import scaling
+
+    if not (folder / FOLDER / "machine.json").exists():
+        return None
+    costs = scaling.costs(study.read(folder / FOLDER))
+    return costs.assign(candidate=costs.weights.str.removesuffix(".onnx"))
+
+
+def _made(name, weights):
+    from . import export
+
+    path = checkpoint.cache_folder() / weights.sha256[:12] / f"{name}.onnx"
+    if not path.exists():
+        dynamo, opset, columns = CANDIDATES[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with checkpoint.replacing(path) as part:
+            export.write(_model(export, weights, columns), part, dynamo, opset)
+    return path
+
+
+def _model(export, weights, columns):
+    model = (export.OnnxUDnet if columns else export.InferenceUDnet)()
+    checkpoint.load_into(model, checkpoint.read(weights.path), weights.name)
+    return model.eval()

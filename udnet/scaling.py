@@ -1,0 +1,190 @@
+"""Scaling laws: what a variant costs against the number of pixels, with intervals, and where two variants cross.
+
+Both peak memory and time are close to a fixed part plus a part that grows with the pixels. The line is fitted to
+relative errors, so that 64x64 counts as much as 2048x2048, and every interval is a 95% percentile bootstrap over sizes:
+how well a line describes the sizes is the larger uncertainty here, not how well a repeat agrees with the next.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from . import Error
+
+DRAWS = 1000
+SEED = 0
+
+
+class NotEnoughData(Error):
+    """A study has too few trials for what is asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """cost = fixed + slope x pixels, with the bootstrap's draws of both."""
+
+    fixed: float  # bytes or seconds
+    slope: float  # bytes or seconds a pixel
+    draws: np.ndarray  # draws x 2
+    pixels: np.ndarray  # of the points
+    values: np.ndarray
+
+    def __call__(self, pixels):
+        return self.fixed + self.slope * np.asarray(pixels, float)
+
+    def band(self, pixels):
+        """The 95% interval of the line at `pixels`: (low, high) arrays."""
+        lines = self.draws[:, :1] + self.draws[:, 1:] * np.asarray(pixels, float).reshape(1, -1)
+        return tuple(np.percentile(lines, [2.5, 97.5], axis=0))
+
+    @property
+    def fixed_interval(self):
+        """The 95% interval of the fixed part."""
+        return tuple(np.percentile(self.draws[:, 0], [2.5, 97.5]))
+
+    @property
+    def slope_interval(self):
+        """The 95% interval of the slope."""
+        return tuple(np.percentile(self.draws[:, 1], [2.5, 97.5]))
+
+    @property
+    def worst(self):
+        """The largest relative distance of a size's median from the line: how far from a line the truth is."""
+        medians = pd.Series(self.values).groupby(self.pixels).median()
+        return float(np.abs(medians / self(medians.index) - 1).max())
+
+
+class Estimate(NamedTuple):
+    """A number with its 95% interval; a format such as `.2f` holds for all three."""
+
+    best: float
+    low: float
+    high: float
+
+    def __format__(self, form):
+        if np.isnan(self.low):
+            return format(self.best, form)
+        return f"{self.best:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where one line meets another, in pixels, with its 95% interval."""
+
+    pixels: float
+    low: float
+    high: float
+    share: float  # of the bootstrap's draws that cross at all
+
+    @property
+    def side(self):
+        """The side of the square picture."""
+        return Estimate(*(float(np.sqrt(n)) for n in (self.pixels, self.low, self.high)))
+
+
+def costs(study):
+    """One row a finished trial: its sizes and its costs; trials that were sampled are left out.
+
+    Columns: variant, weights, height, width, pixels, threads, repeat; `peak_bytes` of inference (first and later runs),
+    `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is loaded), `process_peak_bytes` (of all
+    phases), `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
+    """
+    trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
+    done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
+    trials = trials[trials.trial.isin(done)]
+    about = ["trial", "variant", "runtime", "weights", "height", "width", "threads", "repeat"]
+    wide = (
+        trials.set_index([*about, "phase"])[["peak_bytes", "rss_end_bytes", "seconds", "runs"]].astype(float).unstack()
+    )
+    peak, rss, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.seconds
+    frame = pd.DataFrame(
+        {
+            "peak_bytes": peak[["first", "steady"]].max(axis=1),
+            "first_peak_bytes": peak["first"],
+            "steady_peak_bytes": peak["steady"],
+            "load_peak_bytes": peak[["interpreter", "import", "load"]].max(axis=1),
+            "process_peak_bytes": peak.max(axis=1),
+            "interpreter_bytes": rss["interpreter"],
+            "import_bytes": rss["import"],
+            "load_bytes": rss["load"],
+            "seconds": seconds["steady"] / wide.runs["steady"],
+            "first_seconds": seconds["first"],
+            "load_seconds": seconds["load"],
+            "import_seconds": seconds["import"],
+        }
+    ).reset_index()
+    frame.insert(5, "pixels", frame.height * frame.width)
+    frame["side"] = np.sqrt(frame.pixels)
+    return frame
+
+
+def fit(frame, value="peak_bytes"):
+    """The `Fit` of a column of `costs` against pixels; at least four sizes."""
+    pixels, values = frame.pixels.to_numpy(float), frame[value].to_numpy(float)
+    sizes = np.unique(pixels)
+    if len(sizes) < 4:
+        raise NotEnoughData(f"{len(sizes)} sizes: a line with an interval takes at least 4; run a larger grid")
+    random = np.random.default_rng(SEED)
+    groups = {size: np.flatnonzero(pixels == size) for size in sizes}
+    draws = []
+    while len(draws) < DRAWS:
+        drawn = random.choice(sizes, len(sizes))
+        if len(np.unique(drawn)) < 3:
+            continue
+        rows = np.concatenate([random.choice(groups[size], len(groups[size])) for size in drawn])
+        draws.append(_line(pixels[rows], values[rows]))
+    return Fit(*_line(pixels, values), np.array(draws), pixels, values)
+
+
+def _line(pixels, values):
+    sides = np.column_stack([1 / values, pixels / values])  # each point's error counts relative to its value
+    return np.linalg.lstsq(sides, np.ones(len(values)), rcond=None)[0]
+
+
+def crossing(one, other):
+    """The `Crossing` of two fits at a positive number of pixels, or None where the lines do not meet there."""
+
+    def meet(fixed, slope, other_fixed, other_slope):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (other_fixed - fixed) / (slope - other_slope)
+
+    pixels = meet(one.fixed, one.slope, other.fixed, other.slope)
+    if not (np.isfinite(pixels) and pixels > 0):
+        return None
+    draws = meet(*one.draws.T, *other.draws.T)
+    share = float(np.mean(draws > 0))
+    low, high = np.percentile(draws[draws > 0], [2.5, 97.5])
+    return Crossing(float(pixels), float(low), float(high), share)
+
+
+def ratio(frame, value, over, under):
+    """The ratio of the medians of a column in two selections of rows, as an `Estimate` with its 95% interval.
+
+    `over` and `under` are boolean masks. With one row on either side there is no interval: its edges are nan.
+    """
+    top, bottom = frame.loc[over, value].to_numpy(float), frame.loc[under, value].to_numpy(float)
+    if not len(top) or not len(bottom):
+        raise NotEnoughData(f"no trials to compare {value} of")
+    best = float(np.median(top) / np.median(bottom))
+    if min(len(top), len(bottom)) < 2:
+        return Estimate(best, np.nan, np.nan)
+    random = np.random.default_rng(SEED)
+    tops = np.median(random.choice(top, (DRAWS, len(top))), axis=1)
+    bottoms = np.median(random.choice(bottom, (DRAWS, len(bottom))), axis=1)
+    return Estimate(best, *(float(edge) for edge in np.percentile(tops / bottoms, [2.5, 97.5])))
+
+
+def compare(frame, value, over, under, side, threads=2):
+    """`ratio` of two variants at one square size, on the same number of threads."""
+    here = (frame.height == side) & (frame.width == side) & (frame.threads == threads)
+    return ratio(frame, value, here & (frame.variant == over), here & (frame.variant == under))
+
+
+def median(frame, value, variant, side, threads=2):
+    """The median of a column for one variant at one square size."""
+    rows = frame[(frame.variant == variant) & (frame.side == side) & (frame.threads == threads)]
+    if rows.empty:
+        raise NotEnoughData(f"no trials of {variant} at {side}x{side} with {threads} threads")
+    return float(rows[value].median())
