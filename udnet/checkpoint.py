@@ -64,7 +64,7 @@ def find(weights=None):
         files = [path for suffix in ("onnx", "pth") for path in sorted(WEIGHTS_FOLDER.glob(f"[!.]*.{suffix}"))]
         weights = files[0] if files else "seeded"
     if weights == "seeded":
-        path = _made("seeded/seeded.pth", "seeded")
+        path = _made(f"seeded/seeded-{__version__}.pth", "seeded")
         return Weights(SEEDED, path, _sha256(path))
     path = Path(weights)
     _need_file(path)

@@ -116,8 +116,7 @@ class Decoder(nn.Module):
         d = torch.cat([x1, d], 1)  # (B, 128, H, W)
         u, s = (z[:, :LATENT] for z in self.compute_z_pr(d))  # the means
         d = self.normalise(d, self.conv_s(s).abs(), self.conv_u(u))
-        d = self.pr_UpConv1(d)
-        return self.out_conv(d)
+        return self.out_conv(self.pr_UpConv1(d))
 
     def reconstruct(self, x, target):
         """The picture under a sample of the posterior, and the Gaussians of u and s: of the prior, of the posterior."""

@@ -20,12 +20,22 @@ from textwrap import fill
 import pandas as pd
 from tqdm import tqdm
 
-from . import Error, checkpoint, instruments, scaling, study, trial
+from . import Error, checkpoint, exporters, findings, instruments, scaling, study, trial
 
 REPO = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPO / "notebooks"
 FIGURES = REPO / "figures"
-OUTPUTS = ("data/results/", "data/README.md", "figures/", "notebooks/")  # what `publish` itself rewrites
+OUTPUTS = ("README.md", "data/results/", "data/README.md", "figures/", "notebooks/")  # what `publish` itself rewrites
+
+TABLES = {
+    "trials.csv": "a row a phase of a trial",
+    "machine.json": "the machine, its versions and the commit",
+    "parity.csv": "each variant's output against the reference's",
+    "timelines.csv": "memory-profiler's samples of the trials with a timeline",
+    "stages.csv": "the stages of the network in those trials, with the kernel's peak of each",
+    "instruments.csv": "known answers for the instruments",
+    "differences.csv": "each exported candidate's output against PyTorch's",
+}
 
 AGREES = 0.10  # how far a ratio of memory may be from the published one
 LABELS = {"load_peak_bytes": "load", "peak_bytes": "peak", "seconds": "time"}
@@ -438,11 +448,13 @@ def publish():
         raise Error(f"{name} is not committed: commit or remove it first, since a published study names its commit")
     done = study.run("full", study.PUBLISHED)
     instruments.run(done.folder)
+    exporters.run(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
         path.unlink()
     failures = execute(sorted(NOTEBOOKS.glob("*.ipynb")), NOTEBOOKS, done.folder, FIGURES)
     renew_checksums(REPO / "data" / "README.md")
+    renew_findings(REPO / "README.md", done)
     print(f"{done.folder}: {done.trials.trial.nunique()} trials; {FIGURES}: {len(drawn)} files")
     return 1 if failures else 0
 
@@ -457,14 +469,34 @@ def _changed():
     return next((entry[3:] for entry in entries if entry and not entry[3:].startswith(OUTPUTS)), None)
 
 
+def renew_findings(readme, done):
+    """Write a study's findings between the two marks of a page."""
+    text = readme.read_text(encoding="utf-8")
+    begin, end = "<!-- findings: written by `make publish` -->\n", "<!-- end of findings -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    said = "".join(f"- {sentence}\n" for sentence in findings.sentences(done))
+    _write(readme, before + begin + "\n" + said + "\n" + end + after)
+
+
 def renew_checksums(readme):
-    """Renew the SHA-256 in every row of a table of files; paths are relative to the page."""
+    """Renew the SHA-256 in every row of a page's table of files, and all rows of the published results."""
+    folder = readme.parent
+    text = readme.read_text(encoding="utf-8")
+    text = re.sub(r"^\| `results/published/.*\n", "", text, flags=re.MULTILINE)
+    made = sorted(path for path in (folder / "results" / "published").rglob("*") if path.suffix in (".csv", ".json"))
+    rows = "".join(
+        f"| `{path.relative_to(folder).as_posix()}` | {TABLES[path.name]} | measured by `make publish` | MIT, as this "
+        f"project | `{'0' * 64}` |\n"
+        for path in made
+    )
+    last = max((match.end() for match in re.finditer(r"^\|.*\n", text, re.MULTILINE)), default=len(text))
 
     def renewed(row):
-        path = readme.parent / row[2]
+        path = folder / row[2]
         if not path.is_file():
             raise Error(f"{readme} lists {row[2]}, which is not there: remove its row")
         return row[1] + hashlib.sha256(path.read_bytes()).hexdigest() + row[3]
 
-    text = readme.read_text(encoding="utf-8")
+    text = text[:last] + rows + text[last:]
     _write(readme, re.sub(r"^(\| `([^`]+)` \|.*\| `)[0-9a-f]{64}(` \|)$", renewed, text, flags=re.MULTILINE))

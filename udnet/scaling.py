@@ -127,20 +127,21 @@ def fit(frame, value="peak_bytes"):
     if len(sizes) < 4:
         raise NotEnoughData(f"{len(sizes)} sizes: a line with an interval takes at least 4; run a larger grid")
     random = np.random.default_rng(SEED)
-    groups = {size: np.flatnonzero(pixels == size) for size in sizes}
-    draws = []
-    while len(draws) < DRAWS:
-        drawn = random.choice(sizes, len(sizes))
-        if len(np.unique(drawn)) < 3:
-            continue
-        rows = np.concatenate([random.choice(groups[size], len(groups[size])) for size in drawn])
-        draws.append(_line(pixels[rows], values[rows]))
-    return Fit(*_line(pixels, values), np.array(draws), pixels, values)
+    # sums of the normal equations, a row a size, so that a resample of the sizes is a weighted sum of rows
+    place = np.searchsorted(sizes, pixels)
+    parts = np.zeros((len(sizes), 5))
+    terms = np.array([1 / values**2, pixels / values**2, (pixels / values) ** 2, 1 / values, pixels / values])
+    np.add.at(parts, place, terms.T)
+    counts = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), 2 * DRAWS)
+    counts = counts[(counts > 0).sum(axis=1) >= 3][:DRAWS]
+    (best,) = _lines(parts.sum(axis=0, keepdims=True))
+    return Fit(*best, _lines(counts @ parts), pixels, values)
 
 
-def _line(pixels, values):
-    sides = np.column_stack([1 / values, pixels / values])  # each point's error counts relative to its value
-    return np.linalg.lstsq(sides, np.ones(len(values)), rcond=None)[0]
+def _lines(sums):
+    """The least relative squares, (fixed, slope) a row, from sums of 1/y^2, x/y^2, x^2/y^2, 1/y and x/y."""
+    a, b, c, d, e = sums.T
+    return np.column_stack([c * d - b * e, a * e - b * d]) / (a * c - b * b)[:, None]
 
 
 def crossing(one, other):

@@ -48,10 +48,11 @@ class TorchNetwork:
             return self.module(x).numpy()
 
     def stages(self, begin):
-        """Call `begin(name)` whenever a stage of the network begins."""
+        """Call `begin(name)` whenever a stage of the network begins: UDnet's own, or another model's children."""
         from . import model
 
-        for name, module in model.stages(self.module):
+        ours = isinstance(self.module, (model.InferenceUDnet, model.UDnet))
+        for name, module in model.stages(self.module) if ours else self.module.named_children():
             module.register_forward_pre_hook(lambda *_, name=name: begin(name))
 
 
