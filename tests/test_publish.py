@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import REPO
 
-from udnet import Error, figures, publish, study
+from udnet import Error, publish, study
 from udnet.memory import MIB
 
 PHASES = ("interpreter", "import", "load", "first", "steady")
@@ -97,7 +97,9 @@ def tags(page):
 @pytest.fixture
 def few_figures(monkeypatch):
     """One figure that the studies here have the data for, and one that they have not."""
-    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("headline", "threads")})
+    monkeypatch.setattr(
+        publish.figures, "FIGURES", {name: publish.figures.FIGURES[name] for name in ("headline", "threads")}
+    )
 
 
 PICTURE = """
@@ -251,7 +253,7 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
     assert "14 of 14 ratios of memory agree" in front
     assert "40 trials of the tiny grid on A processor &lt;of note&gt;; every one finished." in front
     (figure,) = [attributes for tag, attributes in tags(index) if tag == "img"]
-    assert figure["alt"] == figures.draw("headline", here).alt
+    assert figure["alt"] == publish.figures.draw("headline", here).alt
 
 
 def test_figures_are_the_same_bytes_again_and_what_lacks_data_is_told(tmp_path, few_figures, capsys):
@@ -343,7 +345,8 @@ def workbench(tmp_path, few_figures, monkeypatch):
         monkeypatch.setattr(publish, name, value)
     monkeypatch.setattr(study, "PUBLISHED", published)
     monkeypatch.setattr(publish.instruments, "run", lambda folder, repeats=5: None)
-    monkeypatch.setattr(study, "run", lambda grid, out: study.read(out) if out.exists() else fabricate(out))
+    monkeypatch.setattr(publish.exporters, "run", lambda folder: None)
+    monkeypatch.setattr(study, "run", lambda grid, out, *_: study.read(out) if out.exists() else fabricate(out))
     git(repo, "init", "--quiet")
     git(repo, "add", ".")
     git(repo, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "all")

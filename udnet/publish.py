@@ -20,7 +20,7 @@ from textwrap import fill
 import pandas as pd
 from tqdm import tqdm
 
-from . import Error, checkpoint, exporters, findings, instruments, scaling, study, trial
+from . import Error, checkpoint, exporters, figures, findings, instruments, plots, scaling, study, trial
 
 REPO = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPO / "notebooks"
@@ -62,7 +62,6 @@ def draw(folder=None, out=None):
 
     Returns the paths, SVG and PNG. A figure that the study has too little data for is one line on stderr.
     """
-    from . import figures, plots
 
     shown, paths = study.read(folder or study.PUBLISHED), []
     for name in figures.FIGURES:
@@ -427,12 +426,12 @@ def reproduce(grid="quick", out="build"):
     published = study.read(study.PUBLISHED)
     here = study.run(grid, out / "study")
     instruments.run(here.folder, repeats=1)
-    figures = draw(here.folder, out / "figures")
+    drawn = draw(here.folder, out / "figures")
     sources = sorted(NOTEBOOKS.glob("*.ipynb"))
     failures = execute(sources, out / "notebooks", here.folder, out / "figures")
     notebooks = [out / "notebooks" / path.name for path in sources]
     to_html(notebooks, out / "report")
-    page = to_index(here, published, notebooks, figures, out / "report")
+    page = to_index(here, published, notebooks, drawn, out / "report")
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"\nThis machine beside the published study\n\n{as_text(summary(here, published))}\n\n{fill(NOTE, 100)}\n")
     print(f"Report: {page.resolve()}\nTime: {minutes} min {seconds} s")
