@@ -340,6 +340,8 @@ def workbench(tmp_path, few_figures, monkeypatch):
     (repo / "figures" / "old.svg").write_text("<svg/>")
     (repo / ".gitignore").write_text("build/\n")
     (repo / "code.py").write_text("1\n")
+    marks = "<!-- findings: written by `make publish` -->\nold\n<!-- end of findings -->\n"
+    (repo / "README.md").write_text(f"# A page\n\n{marks}\nThe rest.\n")
     (repo / "data" / "README.md").write_text(f"| `results/published/trials.csv` | trials | `{'0' * 64}` |\n")
     for name, value in {"REPO": repo, "NOTEBOOKS": repo / "notebooks", "FIGURES": repo / "figures"}.items():
         monkeypatch.setattr(publish, name, value)
@@ -397,6 +399,8 @@ def test_publish_renews_in_place(workbench):
     assert "old.svg" not in names, "no longer drawn"
     digest = hashlib.sha256((workbench.published / "trials.csv").read_bytes()).hexdigest()
     assert digest in (workbench.repo / "data" / "README.md").read_text()
+    page = (workbench.repo / "README.md").read_text()
+    assert "- **Not 24 times.**" in page and "old\n" not in page and page.endswith("\nThe rest.\n")
     assert publish._changed() is None, "what it makes itself is not in its way the next time"
 
 

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from . import checkpoint, images, plots, trial, variants
 
 DRAWN = "the picture that the studies use"
+PICTURE_DPI = 75
 
 
 def pictures(folder):
@@ -36,7 +37,7 @@ def show(picture, variant, side, weights=None):
         return
     enhanced = images.to_pixels(result.output, height, width)
     uses = checkpoint.find(weights).caption if variants.find(variant).forms else "no weights"
-    plots.display(explored(pixels, enhanced, result, f"{Path(variant).name}, {uses}"))
+    plots.display(explored(pixels, enhanced, result, f"{Path(variant).name}, {uses}"), dpi=PICTURE_DPI)
 
 
 def side_by_side(pixels, one, other, caption):
@@ -58,7 +59,7 @@ def side_by_side(pixels, one, other, caption):
         "A picture, its output under PyTorch and ONNX Runtime, and the difference: at most "
         f"{difference.max():.1e}. {caption}"
     )
-    plots.display(figure)
+    plots.display(figure, dpi=PICTURE_DPI)
 
 
 def explored(pixels, enhanced, result, caption):

@@ -183,13 +183,13 @@ def save(figure, folder, name):
     return [folder / f"{name}.svg", folder / f"{name}.png"]
 
 
-def display(figure):
-    """Show a figure in a notebook, with its alt text."""
+def display(figure, dpi=110):
+    """Show a figure in a notebook, with its alt text; photographs take fewer dots an inch to keep the file small."""
     from IPython.display import display
 
     data = io.BytesIO()
     with rc_context(STYLE):
-        figure.savefig(data, dpi=110, metadata={"Software": None})
+        figure.savefig(data, dpi=dpi, metadata={"Software": None})
     bundle = {"image/png": data.getvalue(), "text/plain": figure.alt}
     display(bundle, metadata={"image/png": {"alt": figure.alt}}, raw=True)
 

@@ -188,7 +188,7 @@ def _refused(one, status, error):
 def _check_parity(grid, tables, progress):
     """Compare the output of every variant and weights of the grid with the reference's, once, in fresh processes."""
     pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if variants.find(one.variant).forms})
-    missing = [pair for pair in pairs if pair not in tables.parity_known]
+    missing = [(name, weights) for name, weights in pairs if (name, Path(weights).name) not in tables.parity_known]
     references = {}
     for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
         if weights not in references:
@@ -198,7 +198,7 @@ def _check_parity(grid, tables, progress):
         difference = np.nan
         if output is not None and reference is not None:
             difference = float(np.abs(output - reference).max())
-        tables.add_parity(name, weights, difference, error or reference_error)
+        tables.add_parity(name, Path(weights).name, difference, error or reference_error)
 
 
 def _output(name, weights):
@@ -250,7 +250,7 @@ class _Tables:
     def parity_problem(self, one):
         """Why a trial's cost is not to be published, or None."""
         for row in self.parity:
-            same = (row["variant"], row["weights"]) == (one.variant, one.weights or "")
+            same = (row["variant"], row["weights"]) == (one.variant, Path(one.weights or "").name)
             if same and not row["largest_difference"] <= PARITY_LIMIT:
                 return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
         return None
