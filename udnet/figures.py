@@ -32,6 +32,15 @@ def _costs(study, variants=None, threads=THREADS):
     return frame
 
 
+def _fitted(study):
+    """The costs of the variants that were measured at enough sizes for a line."""
+    frame = _costs(study)
+    frame = frame[frame.groupby("variant").pixels.transform("nunique") >= 4]
+    if frame.empty:
+        raise NotEnoughData("no variant at 4 sizes")
+    return frame
+
+
 def _claimed_peaks():
     """The report's peaks, from its claims: variant, side, mib and whether it was estimated rather than measured."""
     claims = pd.read_csv(REPO / "data" / "claims.csv")
@@ -273,10 +282,7 @@ def stages(study):
 
 def scaling_memory(study):
     """Peak memory of inference against size: raw points, fits with 95% bands."""
-    frame = _costs(study)
-    frame = frame[frame.groupby("variant").pixels.transform("nunique") >= 4]
-    if frame.empty:
-        raise NotEnoughData("no variant at 4 sizes")
+    frame = _fitted(study)
     figure, axes = plots.new(9.2, 5.2)
     plots.scaling_curves(frame, axes)
     axes.set_ylabel("peak memory of inference, MiB")
@@ -342,10 +348,7 @@ def parts(study):
 
 def scaling_time(study):
     """Time of a later inference against size."""
-    frame = _costs(study)
-    frame = frame[frame.groupby("variant").pixels.transform("nunique") >= 4]
-    if frame.empty:
-        raise NotEnoughData("no variant at 4 sizes")
+    frame = _fitted(study)
     figure, axes = plots.new(9.2, 5.0)
     plots.scaling_curves(frame, axes, "seconds", 1)
     axes.set_ylabel(f"seconds an inference, after the first ({THREADS} threads)")
