@@ -13,7 +13,7 @@ from own_variants import own
 from udnet import trial
 from udnet.__main__ import main, parse_bytes
 from udnet.memory import MIB
-from udnet.study import COLUMNS
+from udnet.study import PHASE_COLUMNS
 from udnet.trial import PHASES
 from udnet.variants import VARIANTS
 
@@ -168,7 +168,7 @@ def check(one):
     """That one object is as documented."""
     assert list(one) == ["variant", "height", "width", "threads", "repeat", "status", "error", "phases"]
     for phase in one["phases"]:
-        assert phase.keys() <= set(COLUMNS)
+        assert list(phase) == PHASE_COLUMNS
         if phase["status"] == "ok":
             assert phase["peak_bytes"] >= phase["rss_end_bytes"] > MIB
             assert phase["seconds"] > 0

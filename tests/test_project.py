@@ -29,6 +29,7 @@ CONDA_ONLY = {"python", "pip", "setuptools"}  # what a virtual environment bring
 
 # Direct packages that no line of Python here imports: a file that shows the use, and the text that shows it.
 USED_OTHERWISE = {
+    "pytest-xdist": ("pyproject.toml", "--numprocesses"),
     "ipykernel": ("notebooks/*.ipynb", '"name": "python3"'),
     "jupyterlab": ("Makefile", "jupyter lab"),
     "onnxscript": ("udnet/export.py", "dynamo=True"),

@@ -153,13 +153,15 @@ def measure(arguments):
 
 
 def _as_json(one, repeat, result):
+    from .study import PHASE_COLUMNS
+
     return json.dumps(
         {
             **{name: getattr(one, name) for name in ("variant", "height", "width", "threads")},
             "repeat": repeat,
             "status": result.status,
             "error": result.error,
-            "phases": result.rows,
+            "phases": [{name: row.get(name) for name in PHASE_COLUMNS} for row in result.rows],
         }
     )
 

@@ -66,7 +66,6 @@ def explored(pixels, enhanced, result, caption):
     """A picture before and after, and the timeline of the process that enhanced it, as a figure."""
     samples = pd.DataFrame(result.samples, columns=["seconds", "rss_bytes"])
     rows = pd.DataFrame(result.rows).set_index("phase")
-    samples = samples[samples.seconds <= rows.end_seconds.max()]  # what follows makes the picture that is shown
     with rc_context(plots.STYLE):
         figure, (before, after, line) = plots.new(10.4, 3.0, ncols=3, width_ratios=[1, 1, 1.7])
         _picture(before, pixels, f"input, {pixels.shape[0]}x{pixels.shape[1]}")

@@ -34,10 +34,13 @@ RESULTS = Path(__file__).parent.parent / "data" / "results"
 PUBLISHED = RESULTS / "published"
 LOCAL = RESULTS / "local"
 
-COLUMNS = [
-    *("study", "trial", "variant", "runtime", "schedule", "weights", "height", "width", "threads", "repeat"),
+PHASE_COLUMNS = [
     *("phase", "runs", "start_seconds", "end_seconds", "seconds", "rss_start_bytes", "rss_end_bytes"),
     *("private_end_bytes", "file_end_bytes", "peak_bytes", "peak_is_exact", "sampled_peak_bytes", "status", "error"),
+]
+COLUMNS = [
+    *("study", "trial", "variant", "runtime", "schedule", "weights", "height", "width", "threads", "repeat"),
+    *PHASE_COLUMNS,
 ]
 WHOLE_NUMBERS = [name for name in COLUMNS if name.endswith("_bytes")] + ["runs"]
 
@@ -56,6 +59,7 @@ class Grid:
     seed: int
     timeout_seconds: float = trial.TIMEOUT_SECONDS
     sha256: str = ""
+    parity_limit: float = PARITY_LIMIT  # a variant whose output differs by more is not measured
 
 
 @dataclass
@@ -251,7 +255,7 @@ class _Tables:
         """Why a trial's cost is not to be published, or None."""
         for row in self.parity:
             same = (row["variant"], row["weights"]) == (one.variant, Path(one.weights or "").name)
-            if same and not row["largest_difference"] <= PARITY_LIMIT:
+            if same and not row["largest_difference"] <= self.grid.parity_limit:
                 return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
         return None
 
@@ -419,8 +423,13 @@ def _can_make_groups():
 
 
 def _commit():
-    try:
-        asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
+    """The commit of the code that measures, marked where this package has been changed since."""
+
+    def git(*words):
+        asked = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("-changed" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

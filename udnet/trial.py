@@ -112,7 +112,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
             job["started"] = time.time()
             process = subprocess.Popen(
                 held.command([sys.executable, "-m", "udnet.trial", json.dumps(job)]),
-                env=_environment(trial.threads),
+                env=_environment(trial.threads, folder),
                 stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -162,11 +162,12 @@ def _complaint(returncode, stderr):
     return stderr[-1].strip() if stderr else f"ended early, with code {returncode}"
 
 
-def _environment(threads):
-    """The worker's environment: this one's, with the same thread count for every library."""
+def _environment(threads, folder):
+    """The worker's environment: this one's, the same thread count for every library, nothing compiled beforehand."""
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
         "PYTHONPATH": os.pathsep.join([os.fspath(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
     }
     _compile()
@@ -211,6 +212,8 @@ def main():
     pixels = np.load(Path(job["folder"]) / "picture.npy")
     if job["timeline"] and hasattr(network, "stages"):
         network.stages(report.begin_stage)
+    if job["keep_output"]:
+        network = _Keeper(network)
     with report.phase("first"):
         variants.enhance(network, pixels)
         report.end_stage()
@@ -219,9 +222,18 @@ def main():
             variants.enhance(network, pixels)
             report.end_stage()
     if job["keep_output"]:
-        from . import images
+        np.save(Path(job["folder"]) / "output.npy", network.output)
 
-        np.save(Path(job["folder"]) / "output.npy", network(images.to_batch(pixels)))
+
+class _Keeper:
+    """A network that keeps its last output."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, x):
+        self.output = self.network(x)
+        return self.output
 
 
 def end_with_parent():
