@@ -14,7 +14,7 @@ import torch
 from conftest import REPO
 from onnx import TensorProto, helper, numpy_helper
 
-from udnet import __version__, checkpoint, model
+from udnet import Error, __version__, checkpoint, files, model
 from udnet.checkpoint import CheckpointError
 
 
@@ -213,11 +213,11 @@ def test_the_bytes_depend_on_the_tensors_alone(tmp_path, state):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     out = tmp_path / "w.pth"
     out.write_text("old")
-    with pytest.raises(RuntimeError), checkpoint.replacing(out) as part:
+    with pytest.raises(RuntimeError), files.replacing(out) as part:
         part.write_text("ne")
         raise RuntimeError
     assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
-    with pytest.raises(CheckpointError, match="no folder"), checkpoint.replacing(tmp_path / "no" / "w.pth"):
+    with pytest.raises(Error, match="no folder"), files.replacing(tmp_path / "no" / "w.pth"):
         pass
 
 

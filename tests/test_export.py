@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import REPO
 
-from udnet import checkpoint, export, model
+from udnet import Error, checkpoint, export, model
 from udnet.checkpoint import CheckpointError
 from udnet.export import ExportError
 
@@ -87,7 +87,7 @@ def test_it_is_exact_on_a_large_nearly_uniform_picture(exported, network):
 
 def test_an_export_that_differs_is_not_written(exported, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "write", lambda _, path: shutil.copy(exported, path))
-    monkeypatch.setattr(export, "LIMIT", 1e-9)
+    monkeypatch.setattr(export, "PARITY_LIMIT", 1e-9)
     monkeypatch.setattr(export, "EXPORT_SIZES", [(1, 16, 24)])
     with pytest.raises(ExportError, match=r"u\.onnx: not written, it differs from PyTorch by \S+ at 16x24"):
         export.export(weights, tmp_path / "u.onnx")
@@ -105,7 +105,7 @@ def test_an_output_that_is_not_finite_is_not_written(tmp_path, monkeypatch):
 def test_bad_requests_are_one_line(tmp_path):
     with pytest.raises(ExportError, match=r"u\.pth: .*\.onnx"):
         export.export("seeded", tmp_path / "u.pth")
-    with pytest.raises(CheckpointError, match="no folder"):
+    with pytest.raises(Error, match="no folder"):
         export.export("seeded", tmp_path / "none" / "u.onnx")
     with pytest.raises(CheckpointError, match="no such file"):
         export.export(tmp_path / "none.pth", tmp_path / "u.onnx")

@@ -524,7 +524,7 @@ def test_source_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device", ".udnet-1.part"), MemoryError(), KeyboardInterrupt()]
+    "error", [OSError(28, "No space left on device", ".udnet-1.png"), MemoryError(), KeyboardInterrupt()]
 )
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, error):
     def fail(*_):
@@ -532,11 +532,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, error):
 
     write(Picture(gradient(4, 4)), tmp_path / "out.png")
     before = (tmp_path / "out.png").read_bytes()
-    monkeypatch.setattr(images.os, "replace", fail)
+    monkeypatch.setattr(images.Path, "replace", fail)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else PictureError) as caught:
         write(Picture(gradient(9, 9)), tmp_path / "out.png")
     assert names(tmp_path) == ["out.png"] and (tmp_path / "out.png").read_bytes() == before
-    assert ".part" not in str(caught.value)
+    assert ".udnet" not in str(caught.value)
 
 
 def test_a_side_too_long_for_the_format(tmp_path, capfd):

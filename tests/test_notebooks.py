@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import REPO
 
-from udnet import figures, findings, instruments, plots, publish, scaling, study
+from udnet import PARITY_LIMIT, figures, findings, instruments, notebooks, plots, publish, scaling, study
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
@@ -24,12 +24,12 @@ def tiny(tmp_path_factory):
 
 def test_every_trial_of_the_tiny_study_ends_well(tiny):
     assert tiny.finished and tiny.trials.status.eq("ok").all(), tiny.trials[["trial", "error"]].drop_duplicates()
-    assert tiny.parity.largest_difference.max() <= study.PARITY_LIMIT
+    assert tiny.parity.largest_difference.max() <= PARITY_LIMIT
 
 
 def test_every_notebook_runs_from_top_to_bottom(tiny, tmp_path):
     assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "07", "08"]
-    assert publish.execute(NOTEBOOKS, tmp_path / "notebooks", tiny.folder, tmp_path / "figures") == []
+    assert notebooks.execute(NOTEBOOKS, tmp_path / "notebooks", tiny.folder, tmp_path / "figures") == []
     shown = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert {"headline", "files", "instruments", "loading", "loading-timeline", "scaling-memory", "stages"} <= shown
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import REPO
 
-from udnet import Error, publish, study
+from udnet import Error, notebooks, publish, report, study
 from udnet.memory import MIB
 
 PHASES = ("interpreter", "import", "load", "first", "steady")
@@ -136,7 +136,7 @@ def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, ca
         ),
     ]
     before = paths[0].read_bytes()
-    assert publish.execute(paths, tmp_path / "out", tmp_path / "study", tmp_path / "figures") == []
+    assert notebooks.execute(paths, tmp_path / "out", tmp_path / "study", tmp_path / "figures") == []
     assert paths[0].read_bytes() == before, "the source is left alone"
 
     where, nothing, environment = (text.splitlines() for text in printed(tmp_path / "out" / "01-where.ipynb"))
@@ -157,7 +157,7 @@ def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, ca
     assert "IPKernelApp" not in capsys.readouterr().err
 
     first = (tmp_path / "out" / "02-widget.ipynb").read_bytes()
-    assert publish.execute(paths[1:], paths[1].parent, tmp_path / "study", tmp_path / "figures") == []
+    assert notebooks.execute(paths[1:], paths[1].parent, tmp_path / "study", tmp_path / "figures") == []
     assert paths[1].read_bytes() == first, "in place, and the same bytes again"
 
 
@@ -173,7 +173,7 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     older.cells[-1].outputs = [nbformat.v4.new_output("stream", text="of an older run")]
     nbformat.write(older, paths[0])
     before = [path.read_bytes() for path in paths[:3]]
-    failures = publish.execute(paths, tmp_path / "out", tmp_path, tmp_path)
+    failures = notebooks.execute(paths, tmp_path / "out", tmp_path, tmp_path)
     assert failures[:2] == [
         "01-raises.ipynb, cell 2: ZeroDivisionError: division by zero",
         "02-dies.ipynb, cell 1: the kernel died",
@@ -185,7 +185,7 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     assert printed(tmp_path / "out" / "01-raises.ipynb") == ["so far\n", "", ""], "kept to be looked into"
     assert printed(tmp_path / "out" / "04-works.ipynb") == ["done\n"]
 
-    assert publish.execute(paths[:1], folder, tmp_path, tmp_path) == failures[:1]
+    assert notebooks.execute(paths[:1], folder, tmp_path, tmp_path) == failures[:1]
     assert [path.read_bytes() for path in paths[:3]] == before, "a failure never replaces the notebook itself"
 
 
@@ -198,9 +198,9 @@ def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path):
     )
     code = f"""
 import pathlib
-from udnet import publish
+from udnet import notebooks
 try:
-    publish.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r}, ".", ".")
+    notebooks.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r}, ".", ".")
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -223,11 +223,11 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
         notebook(tmp_path / "notebooks" / "02-two.ipynb", "# Two", "1 + 1"),
     ]
     (tmp_path / "notebooks" / "photo.png").write_bytes(b"not a real picture")
-    publish.execute(paths, paths[0].parent, tmp_path, tmp_path)
+    notebooks.execute(paths, paths[0].parent, tmp_path, tmp_path)
     here, published = fabricate(tmp_path / "here"), fabricate(tmp_path / "published", grid="full")
     figures = publish.draw(here.folder, tmp_path / "figures")
-    pages = publish.to_html(paths, tmp_path / "report")
-    index = publish.to_index(here, published, paths, figures, tmp_path / "report")
+    pages = notebooks.to_html(paths, tmp_path / "report")
+    index = report.to_index(here, published, paths, figures, tmp_path / "report")
     assert pages == [tmp_path / "report" / f"{name}.html" for name in ("01-one", "02-two")]
 
     for page in (*pages, index):
@@ -279,7 +279,7 @@ def test_summary_has_known_answers(tmp_path):
     slower["onnx"] = (120, 60, 3000, 30)
     here = fabricate(tmp_path / "here", slower, sides=(256, 512, 1024), repeats=1)
     published = fabricate(tmp_path / "published", repeats=3)
-    table = publish.summary(here, published)
+    table = report.summary(here, published)
     rows = by_quantity(table)
     # by hand: 256x256 pixels are 1/16 Mi; 3000 of them 187.5 MiB, 2000 125 MiB, 1500 93.75 MiB
     assert rows["peak 256x256: onnx / pytorch"].here == pytest.approx((60 + 187.5) / (300 + 125))
@@ -306,7 +306,7 @@ def test_summary_has_known_answers(tmp_path):
 def test_memory_agrees_within_a_tenth(tmp_path, factor, verdict):
     costs = {"pytorch": (300, 100, 0, 1), "onnx": (300, 50, 0, 1)}
     here = fabricate(tmp_path / "here", costs | {"onnx": (300, 50 * factor, 0, 1)}, (64,))
-    table = publish.summary(here, fabricate(tmp_path / "published", costs, (64,)))
+    table = report.summary(here, fabricate(tmp_path / "published", costs, (64,)))
     assert by_quantity(table)["peak 64x64: onnx / pytorch"].verdict == verdict
 
 
@@ -315,15 +315,15 @@ def test_summary_fits_a_terminal_and_says_threads_only_where_unusual(tmp_path):
     one = here.trials[here.trials.height == 256].assign(threads=1)
     one["trial"] = one.trial.str.replace("t2", "t1")
     here.trials = study.pd.concat([here.trials, one])
-    table = publish.summary(here, here)
-    text = publish.as_text(table)
+    table = report.summary(here, here)
+    text = report.as_text(table)
     assert max(map(len, text.splitlines())) <= 100
     assert re.search(
         r"^peak 256x256, 1 thread: onnx / pytorch +0\.58 +0\.58 +0\.58 to 0\.58 +1\.00 +agrees$", text, re.M
     )
     assert re.search(r"^peak 256x256: onnx / pytorch ", text, re.M)
     elsewhere = fabricate(tmp_path / "elsewhere", sides=(32,))
-    assert publish.as_text(publish.summary(here, elsewhere)) == "The two studies have no variant and size in common."
+    assert report.as_text(report.summary(here, elsewhere)) == "The two studies have no variant and size in common."
 
 
 # The two commands

@@ -6,11 +6,12 @@ Importing the package imports neither torch nor onnxruntime: a trial of one runt
 import importlib
 
 __version__ = "0.1.0"
+PARITY_LIMIT = 1e-5  # the largest difference between two outputs that count as the same
 
 _PUBLIC = {"load": "variants", "Enhancer": "variants"}
 _MODULES = {
-    "checkpoint", "explore", "exporters", "export", "figures", "findings", "guard", "images", "instruments", "memory",
-    "model", "plots", "publish", "scaling", "study", "trial", "variants",
+    "checkpoint", "explore", "exporters", "export", "figures", "files", "findings", "guard", "images", "instruments",
+    "memory", "model", "notebooks", "plots", "publish", "report", "scaling", "study", "trial", "variants",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import Error, __version__
+from . import PARITY_LIMIT, Error, __version__
 
 
 def main(argv=None):
@@ -202,13 +202,12 @@ def export(arguments):
 
 def check(arguments):
     """Compare PyTorch with ONNX Runtime on the same weights at real sizes."""
-    from .export import LIMIT
     from .export import check as compare
 
     failed = False
     for weights in arguments.weights:
         for size, difference in compare(weights):
-            failed |= not difference <= LIMIT
+            failed |= not difference <= PARITY_LIMIT
             print(f"{weights}  {size:>12}  largest difference {difference:.1e}", flush=True)
     return 1 if failed else 0
 

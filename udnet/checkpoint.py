@@ -4,7 +4,6 @@ Importing this module imports neither torch nor onnx, and what a runtime needs c
 process, so a process that runs one runtime never pays for the other.
 """
 
-import contextlib
 import hashlib
 import math
 import os
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udnet import Error, __version__
+from udnet.files import replacing
 
 REPO = Path(__file__).resolve().parent.parent
 WEIGHTS_FOLDER = REPO / "data" / "weights"
@@ -237,20 +237,6 @@ def save(state, out):
 
     with replacing(out) as part, part.open("wb") as file:  # given a path, torch.save writes its name into the file
         torch.save(dict(state), file)
-
-
-@contextlib.contextmanager
-def replacing(out):
-    """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong."""
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise CheckpointError(f"{out}: there is no folder {out.parent}; make it first")
-    part = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
-    try:
-        yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- seeded values ---

@@ -17,12 +17,12 @@ import onnxruntime
 import torch
 from torch import nn
 
-from udnet import Error
-from udnet.checkpoint import find, load_into, prepared, read, replacing
+from udnet import PARITY_LIMIT, Error
+from udnet.checkpoint import find, load_into, prepared, read
+from udnet.files import replacing
 from udnet.model import EPS, InferenceUDnet
 
 OPSET = 18
-LIMIT = 1e-5  # of the largest difference from PyTorch
 TRACED = (2, 3, 64, 96)
 EXPORT_SIZES = ((1, 16, 16), (2, 64, 128), (1, 128, 1024))  # batch, height, width: far from the traced, not square
 CHECK_SIZES = ((1, 64, 128), (2, 64, 64), (1, 256, 256), (1, 520, 776))
@@ -45,7 +45,7 @@ def export(weights_path, out):
     with replacing(out) as part:
         write(_load(OnnxUDnet(), state, weights.name), part)
         size, difference = max(differences(model, part, EXPORT_SIZES), key=lambda row: row[1])
-        if not difference <= LIMIT:
+        if not difference <= PARITY_LIMIT:
             raise ExportError(f"{out}: not written, it differs from PyTorch by {difference:.1e} at {size}")
     return difference
 

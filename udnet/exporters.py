@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from . import checkpoint, study, trial
+from . import PARITY_LIMIT, checkpoint, study, trial
+from .files import replacing
 
 FOLDER = "exporters"  # within the folder of the study that they belong to
 CANDIDATES = {  # by PyTorch's newer exporter (dynamo) or its older one, opset, whether the norm is by columns
@@ -56,13 +57,16 @@ def _differences(files, weights):
 
 
 def read(folder):
-    """Costs of the candidates, a row a trial, as `scaling.costs` with a column `candidate`; None where not measured."""
+    """Costs of the candidates, a row a trial, as `scaling.costs` with the columns `candidate`, and `exact`: whether
+    its output is within the limit of parity at every size. None where they were not measured."""
     from . import scaling
 
-    if not (folder / FOLDER / "machine.json").exists():
+    if not (folder / FOLDER / "differences.csv").exists():
         return None
     costs = scaling.costs(study.read(folder / FOLDER))
-    return costs.assign(candidate=costs.weights.str.removesuffix(".onnx"))
+    differences = pd.read_csv(folder / FOLDER / "differences.csv").groupby("candidate").largest_difference.max()
+    candidate = costs.weights.str.removesuffix(".onnx")
+    return costs.assign(candidate=candidate, exact=candidate.map(differences) <= PARITY_LIMIT)
 
 
 def _made(name, weights):
@@ -72,7 +76,7 @@ def _made(name, weights):
     if not path.exists():
         dynamo, opset, columns = CANDIDATES[name]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with checkpoint.replacing(path) as part:
+        with replacing(path) as part:
             export.write(_model(export, weights, columns), part, dynamo, opset)
     return path
 

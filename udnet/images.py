@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import Error
+from .files import replacing
 
 MULTIPLE = 8  # the network halves a picture three times
 SMALLEST = 16  # and reflects the borders of an eighth of it, which takes two pixels
@@ -190,17 +191,13 @@ def write(picture, path):
     options = dict(_OPTIONS[kind])
     if picture.exif and kind in _WITH_EXIF:
         options["exif"] = picture.exif
-    part = path.with_name(f".udnet-{os.urandom(6).hex()}.part")
     try:
         image = Image.fromarray(picture.pixels)
         if picture.alpha is not None and kind in _WITH_ALPHA:
             image.putalpha(Image.fromarray(picture.alpha))
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as part:
             image.save(part, kind, **options)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except Exception as error:  # the disk, the format's own limits, memory
         raise PictureError(f"{path}: cannot be written ({_line(error)}): name another file or format") from error
 

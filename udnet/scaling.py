@@ -15,6 +15,8 @@ from . import Error
 
 DRAWS = 1000
 SEED = 0
+THREADS = 2  # what is compared and drawn, where nothing else is said
+SIZES = 4  # that a line with an interval takes at least
 
 
 class NotEnoughData(Error):
@@ -120,12 +122,31 @@ def costs(study):
     return frame
 
 
+def select(study, variants=None):
+    """The rows of `costs` on two threads, of all variants or of some; `NotEnoughData` where there are none."""
+    frame = costs(study)
+    frame = frame[frame.threads == THREADS]
+    if variants is not None:
+        frame = frame[frame.variant.isin(variants)]
+    if frame.empty:
+        raise NotEnoughData("no finished trials of " + (", ".join(variants) if variants else "any variant"))
+    return frame
+
+
+def fitted(frame):
+    """The rows of the variants that were measured at enough sizes for a line."""
+    frame = frame[frame.groupby("variant").pixels.transform("nunique") >= SIZES]
+    if frame.empty:
+        raise NotEnoughData(f"no variant at {SIZES} sizes")
+    return frame
+
+
 def fit(frame, value="peak_bytes"):
-    """The `Fit` of a column of `costs` against pixels; at least four sizes."""
+    """The `Fit` of a column of `costs` against pixels; it takes at least four sizes."""
     pixels, values = frame.pixels.to_numpy(float), frame[value].to_numpy(float)
     sizes = np.unique(pixels)
-    if len(sizes) < 4:
-        raise NotEnoughData(f"{len(sizes)} sizes: a line with an interval takes at least 4; run a larger grid")
+    if len(sizes) < SIZES:
+        raise NotEnoughData(f"{len(sizes)} sizes: a line with an interval takes at least {SIZES}; run a larger grid")
     random = np.random.default_rng(SEED)
     # sums of the normal equations, a row a size, so that a resample of the sizes is a weighted sum of rows
     place = np.searchsorted(sizes, pixels)
@@ -177,13 +198,13 @@ def ratio(frame, value, over, under):
     return Estimate(best, *(float(edge) for edge in np.percentile(tops / bottoms, [2.5, 97.5])))
 
 
-def compare(frame, value, over, under, side, threads=2):
+def compare(frame, value, over, under, side, threads=THREADS):
     """`ratio` of two variants at one square size, on the same number of threads."""
     here = (frame.height == side) & (frame.width == side) & (frame.threads == threads)
     return ratio(frame, value, here & (frame.variant == over), here & (frame.variant == under))
 
 
-def median(frame, value, variant, side, threads=2):
+def median(frame, value, variant, side, threads=THREADS):
     """The median of a column for one variant at one square size."""
     rows = frame[(frame.variant == variant) & (frame.side == side) & (frame.threads == threads)]
     if rows.empty:

@@ -27,7 +27,7 @@ import pandas as pd
 import psutil
 from tqdm import tqdm
 
-from . import Error, checkpoint, guard, instruments, trial, variants
+from . import PARITY_LIMIT, Error, checkpoint, files, guard, instruments, trial, variants
 
 GRIDS = Path(__file__).parent / "grids"
 RESULTS = Path(__file__).parent.parent / "data" / "results"
@@ -46,7 +46,6 @@ WHOLE_NUMBERS = [name for name in COLUMNS if name.endswith("_bytes")] + ["runs"]
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
 PARITY_SIZE = (264, 136)
-PARITY_LIMIT = 1e-5
 SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
 
 
@@ -106,8 +105,8 @@ def read_grid(name, weights=None):
     twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
     if twice:
         raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
-    for file in {one.weights for one in trials} - {None}:
-        checkpoint.find(file)
+    for path in {one.weights for one in trials} - {None}:
+        checkpoint.find(path)
     order = random.Random(seed)
     trials.sort(key=lambda one: (one.repeat, one.timeline, order.random()))
     return Grid(path.stem, trials, seed, timeout, hashlib.sha256(text).hexdigest())
@@ -119,17 +118,17 @@ def _expand(block, weights) -> Iterable[trial.Trial]:
     block = dict(block)
     names, sizes, threads = block.pop("variants"), block.pop("sizes"), block.pop("threads")
     repeats, runs = block.pop("repeats"), block.pop("runs", trial.STEADY_RUNS)
-    timeline, files = block.pop("timeline", False), block.pop("weights", [weights])
+    timeline, named = block.pop("timeline", False), block.pop("weights", [weights])
     if block:
         raise ValueError(f"unknown {min(block)!r}")
-    for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": files}.items():
+    for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": named}.items():
         if not isinstance(value, list):
             raise ValueError(f"{key} = {value!r} is not a list")
     for key, numbers in {"threads": threads, "repeats": [repeats], "runs": [runs]}.items():
         for number in numbers:
             if type(number) is not int or number < 1:
                 raise ValueError(f"{number!r} in {key} is not a whole number from 1")
-    for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), files):
+    for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), named):
         variants.find(name)
         yield trial.Trial(name, *trial.parse_size(str(size)), count, repeat, runs, file, timeline)
 
@@ -223,8 +222,7 @@ class _Tables:
                     what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
                     raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
         else:
-            checkpoint_text = json.dumps(machine, indent=1) + "\n"
-            _write(known, checkpoint_text)
+            files.write_text(known, json.dumps(machine, indent=1) + "\n")
         old = read(folder)
         self.rows = old.trials.to_dict("records")
         self.parity = old.parity.to_dict("records")
@@ -290,12 +288,7 @@ def _typed(frame):
 
 def write_csv(path, frame):
     """Write a table as CSV, in one step: it is there whole, or as it was before."""
-    _write(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-
-def _write(path, text):
-    with checkpoint.replacing(path) as temporary:
-        Path(temporary).write_text(text)
+    files.write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 @contextmanager
@@ -306,7 +299,7 @@ def alone(folder):
     except OSError as error:
         raise Error(f"cannot make the folder {folder}: {error.strerror}; give another --out") from error
     with _locked(folder):
-        for part in folder.glob(".*-*.*"):  # as `checkpoint.replacing` names them
+        for part in folder.glob(files.PARTS):
             part.unlink()
         yield
 

@@ -1,0 +1,29 @@
+"""Files that are there whole or as they were before."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import Error
+
+PARTS = ".udnet-*"  # what `replacing` names a file that is not whole yet
+
+
+@contextmanager
+def replacing(out):
+    """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong."""
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise Error(f"{out}: there is no folder {out.parent}; make it first")
+    part = out.with_name(f".udnet-{os.urandom(6).hex()}{out.suffix}")
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a whole text file, UTF-8, in one step."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
