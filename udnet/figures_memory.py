@@ -43,7 +43,7 @@ def instruments(study):
     kernel = (seen.seen_bytes - seen.planted_bytes).abs()[seen.instrument == "kernel's peak"].max() / MIB
     missed = (shares.get_group("memory-profiler, 100 ms") < 0.5).mean()
     axes.set_title(
-        f"The kernel's peak is within {kernel:.1f} MiB; samples every 100 ms miss most of {missed:.0%} of the spikes"
+        f"The kernel's peak is within {kernel:.1f} MiB;\nsamples every 100 ms miss most of {missed:.0%} of the spikes"
     )
     figure.alt = (
         f"Planted spikes and what was seen of them: kernel within {kernel:.1f} MiB, memory-profiler at 100 ms "
@@ -118,15 +118,10 @@ def stages(study):
     for place, mark in enumerate(last.itertuples()):
         axes.axvspan(mark.start - start, mark.end - start, color=shade[place % 2], lw=0)
         axes.plot([mark.start - start, mark.end - start], [mark.peak_bytes / MIB] * 2, color="#0072B2", lw=2.2)
-        axes.text(
-            (mark.start + mark.end) / 2 - start,
-            mark.peak_bytes / MIB,
-            f" {mark.stage}",
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=8,
-        )
+    for names, part in _labels(last, narrow=0.03 * (end - start)):
+        middle = (part.start.iloc[0] + part.end.iloc[-1]) / 2 - start
+        top = part.peak_bytes.max() / MIB
+        axes.text(middle, top, f" {names}", rotation=90, ha="center", va="bottom", fontsize=8)
     axes.plot(samples.seconds - start, samples.rss_bytes / MIB, color=look("pytorch")["color"], lw=1.3)
     axes.set_xlim(0, end - start)
     low = min(samples.rss_bytes.min(), last.peak_bytes.min()) / MIB
@@ -142,6 +137,15 @@ def stages(study):
         f"{mib(top.peak_bytes)}."
     )
     return figure
+
+
+def _labels(marks, narrow):
+    """Names of the stages for a chart, each with its rows; neighbours too narrow for a name share one."""
+    wide = (marks.end - marks.start) > narrow
+    groups = (wide | wide.shift(fill_value=True)).cumsum()
+    for _, part in marks.groupby(groups):
+        first, last = part.stage.iloc[0], part.stage.iloc[-1]
+        yield first if first == last else f"{first} to {last}", part
 
 
 def loading(study):
@@ -181,7 +185,7 @@ def loading(study):
         scaling.median(frame, "load_peak_bytes", name, side) - scaling.median(frame, "import_bytes", name, side)
         for name in ("pytorch-published", "pytorch")
     )
-    axes.set_title(f"Loading as released adds {mib(extra)}; the path that inference needs adds {mib(max(own, 0))}")
+    axes.set_title(f"Loading as released adds {mib(extra)};\nthe path that inference needs adds {mib(max(own, 0))}")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.04)
     figure.alt = (
         f"Bars of resident memory after interpreter, import and load for {len(names)} variants. As released, loading "

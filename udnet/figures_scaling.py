@@ -23,9 +23,9 @@ def headline(study):
         axes.annotate(
             f"report: {row.mib:,.0f}" + (" (estimated)" if row.estimated else ""),
             (row.side, row.mib),
-            xytext=(-7, 6),
+            xytext=(-7, 6) if row.variant == "pytorch-published" else (7, -9),
             textcoords="offset points",
-            ha="right",
+            ha="right" if row.variant == "pytorch-published" else "left",
             fontsize=8,
             color=look(row.variant)["color"],
         )

@@ -175,6 +175,27 @@ def disturbance_table(study):
     return table.rename_axis(["question", "parent holds, MB", "read by"]).add_suffix(", MiB")
 
 
+def repeats(study):
+    """How far equal trials' peaks differ, and whose do by more than 2%."""
+    costs = scaling.costs(study)
+    peaks = costs.groupby(["variant", "height", "width", "threads"]).peak_bytes
+    spread = (peaks.max() / peaks.min() - 1)[peaks.size() > 1].groupby("variant").max()
+    wide = spread[spread > 0.02]
+    if wide.empty:
+        return f"No two equal trials differ in their peak by more than {spread.max():.1%}."
+    names = " and ".join(f"{name} ({value:.1%})" for name, value in wide.items())
+    fixed = spread.filter(like="-lean")
+    said = f"Equal trials that differ in their peak by more than 2% are those of {names}."
+    if fixed.empty:
+        return said
+    return (
+        f"{said} These leave their large blocks to glibc as it comes: its heap gives back only what is free at its "
+        f"end, so the order in which threads free decides. Where every large block is mapped by itself, as in "
+        f"{' and '.join(fixed.index)}, no two differ by more than {fixed.max():.1%}; a test changes that one "
+        f"threshold for `pytorch` and sees the same."
+    )
+
+
 def sampled(study):
     """How far the samples of the timelines fall below the kernel's peak of the same trials."""
     rows = study.trials.dropna(subset=["sampled_peak_bytes"])

@@ -53,7 +53,7 @@ def run(folder, repeats=5, progress=True):
         rows = read(folder).to_dict("records") if (folder / "instruments.csv").exists() else []
         done = {(row["question"], row["planted_bytes"], row["repeat"]) for row in rows}
         todo = [job for job in jobs if job not in done]
-        for question, planted, repeat in tqdm(todo, desc="instruments", disable=not progress):
+        for question, planted, repeat in tqdm(todo, desc="instruments", disable=not progress or not todo):
             about = {"question": question, "planted_bytes": planted, "repeat": repeat, "pair": 0}
             ask, _ = QUESTIONS[question]
             rows += [about | row for row in ask(planted, repeat)]

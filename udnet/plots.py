@@ -63,54 +63,33 @@ def order(names):
 
 
 def scaling_curves(frame, axes, value="peak_bytes", unit=MIB, fits=True):
-    """Raw points, fits with their 95% bands, and a direct label for every variant in `frame`; returns the Axes.
+    """Raw points, fits with their 95% bands, and a legend in the order of the curves; returns the Axes.
 
     `frame`: rows of `scaling.costs`; `value`: its column; `unit`: what one unit of the axis is.
     """
-    labels = []
+    ends = {}
     for variant in order(frame.variant.unique()):
         rows = frame[frame.variant == variant]
         style = look(variant)
         axes.plot(rows.side, rows[value] / unit, ls="", alpha=0.55, mec="none", **style)
-        last = rows[rows.pixels == rows.pixels.max()]
-        height = last[value].median() / unit
+        (ends[variant],) = axes.plot([], [], label=variant, lw=1.5, **style)  # point and line, as the legend shows them
         if fits and rows.pixels.nunique() >= 4:
             fit = scaling.fit(rows, value)
             pixels = np.geomspace(rows.pixels.min(), rows.pixels.max(), 200)
             axes.plot(np.sqrt(pixels), fit(pixels) / unit, color=style["color"], lw=1.5)
-            low, high = (edge.clip(rows[value].min() / 3) for edge in fit.band(pixels))  # a logarithm takes no zero
+            low, high = (edge.clip(rows[value].min() / 10) for edge in fit.band(pixels))  # a logarithm takes no zero
             axes.fill_between(np.sqrt(pixels), low / unit, high / unit, color=style["color"], alpha=0.13, lw=0)
         else:
             medians = rows.groupby("side")[value].median() / unit
             axes.plot(medians.index, medians, color=style["color"], lw=1, ls=":")
-        labels.append((last.side.iloc[0], height, variant))
     side_axis(axes, frame.side)
     axes.set_yscale("log")
+    axes.set_ylim(frame[value].min() / unit / 1.5, frame[value].max() / unit * 1.5)
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
-    _label_ends(axes, labels)
+    highest_first = frame.groupby("variant")[value].max().sort_values(ascending=False).index
+    handles = [ends[variant] for variant in highest_first]
+    axes.legend(handles=handles, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes
-
-
-def _label_ends(axes, labels):
-    """Write each name beside its curve's end, pushed apart where they would overlap; (x, y, name) in data units."""
-    axes.figure.draw_without_rendering()
-    placed = -np.inf
-    for x, y, name in sorted(labels, key=lambda one: one[1]):
-        at = axes.transData.transform((x, y))[1]
-        placed = max(at, placed + 13 * axes.figure.dpi / 72 * 0.95)
-        lift = (placed - at) * 72 / axes.figure.dpi
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(9, lift),
-            textcoords="offset points",
-            va="center",
-            color=look(name)["color"],
-            fontweight="bold",
-            fontsize=8.5,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look(name)["color"], "lw": 0.5} if abs(lift) > 6 else None,
-        )
 
 
 def side_axis(axes, sides):
