@@ -243,7 +243,7 @@ def test_goes_on_after(number, code, grid, tmp_path):
         assert said.splitlines()[-1] == "udnet: stopped; what was finished is kept"
     before = study.read(out).trials
     assert 2 <= before.trial.nunique() < 8
-    (out / ".trials-4711.csv").write_text("study,tri")  # what was being written at that moment
+    (out / ".udnet-4711.csv").write_text("study,tri")  # what was being written at that moment
     with start(path, out) as command:
         command.stderr.read()
     assert command.returncode == 0

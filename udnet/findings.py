@@ -190,7 +190,7 @@ def repeats(study):
         return said
     return (
         f"{said} These leave their large blocks to glibc as it comes: its heap gives back only what is free at its "
-        f"end, so the order in which threads free decides. Where every large block is mapped by itself, as in "
+        f"end, so where a block happens to lie decides. Where every large block is mapped by itself, as in "
         f"{' and '.join(fixed.index)}, no two differ by more than {fixed.max():.1%}; a test changes that one "
         f"threshold for `pytorch` and sees the same."
     )
@@ -246,6 +246,17 @@ def loading_time_table(costs):
 # --- notebook 4: scaling ---
 
 
+def later_runs(costs):
+    """How much more memory later runs need than the first, by session."""
+    costs = costs[costs.threads == scaling.THREADS]
+    more = (costs.steady_peak_bytes / costs.first_peak_bytes).groupby([costs.variant, costs.pixels]).median()
+    most = more.groupby("variant").max()
+    names = [name for name in ("onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean", "pytorch") if name in most]
+    return (
+        "At most, later runs need " + ", ".join(f"{most[name]:.2f} times ({name})" for name in names) + " the first's."
+    )
+
+
 def fit_table(costs):
     """The fitted lines: fixed part, bytes a pixel, and how far from a line the sizes are."""
     rows = {}
@@ -297,7 +308,7 @@ def machine_table(study):
         "huge pages": machine["huge_pages"],
         "Python": machine["python"],
         **machine["packages"],
-        "weights": machine["weights"],
+        "weights": machine["weights"].removeprefix("weights: ").partition(" (sha256")[0],
         "trials": f"{study.trials.trial.nunique()} on {machine['date'][:10]}, seed {machine['seed']}",
     }
     return pd.DataFrame({"": rows})

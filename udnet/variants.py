@@ -131,7 +131,7 @@ def load_onnx(threads, path):
 
 
 def load_onnx_no_pattern(threads, path):
-    """The memory pattern off: later runs then need no more than the first."""
+    """The memory pattern off: no block is planned for later runs."""
     return OnnxNetwork(path, threads, enable_mem_pattern=False)
 
 
@@ -178,7 +178,7 @@ VARIANTS = {
         Variant(
             "onnx-no-pattern",
             "onnx",
-            "memory pattern off: the second run needs no more than the first",
+            "memory pattern off: no block is planned for later runs",
             load_onnx_no_pattern,
             ("onnx",),
             ("onnxruntime",),
