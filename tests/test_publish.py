@@ -348,6 +348,7 @@ def workbench(tmp_path, few_figures, monkeypatch):
     monkeypatch.setattr(study, "PUBLISHED", published)
     monkeypatch.setattr(publish.instruments, "run", lambda folder, repeats=5: None)
     monkeypatch.setattr(publish.exporters, "run", lambda folder: None)
+    monkeypatch.setattr(publish.audit, "run", lambda folder, **_: None)
     monkeypatch.setattr(study, "run", lambda grid, out, *_: study.read(out) if out.exists() else fabricate(out))
     git(repo, "init", "--quiet")
     git(repo, "add", ".")

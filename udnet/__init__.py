@@ -10,8 +10,9 @@ PARITY_LIMIT = 1e-5  # the largest difference between two outputs that count as 
 
 _PUBLIC = {"load": "variants", "Enhancer": "variants"}
 _MODULES = {
-    "checkpoint", "explore", "exporters", "export", "figures", "files", "findings", "guard", "images", "instruments",
-    "memory", "model", "notebooks", "plots", "publish", "report", "scaling", "study", "trial", "variants",
+    "allocators", "audit", "checkpoint", "claims", "explore", "exporters", "export", "figures", "files", "findings",
+    "findings_audit", "guard", "images", "instruments", "ladder", "memory", "model", "notebooks", "plots", "protocol",
+    "publish", "report", "scaling", "study", "trial", "variants",
 }  # fmt: skip
 
 

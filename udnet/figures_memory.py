@@ -195,14 +195,30 @@ def loading(study):
 
 
 def loading_timeline(study):
-    """Memory while the released code loads, sampled every 10 ms, phase by phase."""
+    """Memory while the released code loads, sampled every 10 ms, with the levels that its tensors alone predict."""
     samples, name = _timeline(study, "pytorch-published")
     rows = study.trials[study.trials.trial == name].set_index("phase")
+    end = rows.end_seconds["load"]
+    samples = samples[samples.seconds <= end * 1.04]
+    rows = rows.loc[["interpreter", "import", "load"]]
     figure, axes = plots.new(8.8, 4.2)
     plots.timeline(axes, samples, rows, look("pytorch-published")["color"])
+    library, vgg = rows.rss_end_bytes["import"] / MIB, study.machine["files"]["vgg16"] / MIB
+    levels = {
+        "torch imported": library,
+        "+ VGG16 constructed": library + vgg,
+        "+ its checkpoint read": library + 2 * vgg,
+    }
+    for words, level in levels.items():
+        axes.axhline(level, color="black", lw=0.8, ls=":")
+        axes.annotate(
+            f"{words}: {level:,.0f}", (0.01 * end, level), xytext=(0, 3), textcoords="offset points", fontsize=8.5
+        )
     after, peak = rows.rss_end_bytes["load"], rows.peak_bytes["load"]
     axes.set_title(f"As released: {mib(peak)} at the top of loading, {mib(after)} once it is done")
     figure.alt = (
-        f"Timeline of resident memory: import, then loading up to {mib(peak)}, down to {mib(after)}, then inference."
+        f"Timeline of resident memory: import, then loading up to {mib(peak)}, down to {mib(after)}; dotted lines are "
+        f"what VGG16 predicts, constructed {levels['+ VGG16 constructed']:,.0f} MiB, with its checkpoint read "
+        f"{levels['+ its checkpoint read']:,.0f} MiB."
     )
     return figure
