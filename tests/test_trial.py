@@ -81,7 +81,7 @@ def test_equal_trials_agree():
 TWO_PEAKS = """
 import sys
 from udnet.trial import Trial, run
-for repeat in range(2):
+for repeat in range(5):
     print(run(Trial("onnx", 64, 64, 1, repeat, weights=sys.argv[1])).rows[-1]["peak_bytes"])
 """
 
@@ -94,8 +94,9 @@ def test_equal_trials_are_equal_where_addresses_are(published):
         pytest.skip("no setarch, or it may not fix addresses here")
     command = [*fixed, sys.executable, "-c", TWO_PEAKS, published]
     said = subprocess.run(command, cwd=REPO, capture_output=True, check=True, text=True).stdout
-    first, second = map(int, said.split())
-    assert first == pytest.approx(second, abs=MIB)
+    peaks = np.array(said.split(), int)
+    off = np.abs(peaks - np.median(peaks)) > MIB
+    assert off.sum() <= 1, "one in five, where the machine is busy; with random addresses it is every second"
 
 
 @on_linux

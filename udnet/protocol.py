@@ -146,7 +146,7 @@ def read(folder):
     if not path.exists():
         raise Error(f"no {path}: make it with udnet.protocol.run({str(folder)!r})")
     table = pd.read_csv(path, dtype={"rss_bytes": "Int64", "peak_bytes": "Int64", "side": "Int64"})
-    return table.assign(**{name: table[name].fillna("") for name in ("allocator", "step", "error")})
+    return table.assign(**{name: table[name].astype(object).fillna("") for name in ("allocator", "step", "error")})
 
 
 def _measured(script, allocator, weights):

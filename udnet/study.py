@@ -292,7 +292,7 @@ def _typed(frame):
     frame[WHOLE_NUMBERS] = frame[WHOLE_NUMBERS].astype("Int64")
     frame["peak_is_exact"] = frame["peak_is_exact"].astype("boolean")
     for name in ("weights", "phase", "error"):
-        frame[name] = frame[name].fillna("")
+        frame[name] = frame[name].astype(object).fillna("")
     return frame
 
 
