@@ -44,7 +44,7 @@ tbody th { font-weight: normal }
 .ratios th, .ratios td { white-space: nowrap; font-variant-numeric: tabular-nums }
 .ratios th + th, .ratios td { text-align: right }
 .agrees { color: var(--good) } .differs { color: var(--bad); font-weight: 600 } .told { color: var(--soft) }
-ol { padding-left: 1.4rem } li { margin: .6rem 0 } li p { margin: 0; color: var(--soft) }
+ul { list-style: none; padding: 0 } li { margin: .6rem 0 } li p { margin: 0; color: var(--soft) }
 code { font-size: .9em }
 figure { margin: 2.5rem 0 } figure img { display: block; width: 100%; height: auto }
 """
@@ -150,7 +150,7 @@ within {AGREES:.0%}. {html.escape(_outcome(here))}</p>
 <div class="wide">{_ratios_html(table)}</div>
 <p class="note">{NOTE}</p>
 <h2>Notebooks</h2>
-<ol>{"".join(lines)}</ol>
+<ul>{"".join(lines)}</ul>
 <h2>Figures</h2>
 {"".join(_figure_html(path) for path in figures if path.suffix == ".svg")}
 <h2>Machines</h2>
