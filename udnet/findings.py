@@ -252,9 +252,8 @@ def later_runs(costs):
     more = (costs.steady_peak_bytes / costs.first_peak_bytes).groupby([costs.variant, costs.pixels]).median()
     most = more.groupby("variant").max()
     names = [name for name in ("onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean", "pytorch") if name in most]
-    return (
-        "At most, later runs need " + ", ".join(f"{most[name]:.2f} times ({name})" for name in names) + " the first's."
-    )
+    said = ", ".join(f"{most[name]:.2f} times with {name}" for name in names)
+    return f"Over all sizes, later runs need at most, of the memory of the first, {said}."
 
 
 def fit_table(costs):

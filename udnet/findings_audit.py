@@ -30,7 +30,7 @@ def steps(study):
     onnx = [rung.variant for rung in ladder.RUNGS if rung.variant in added.index and "onnx" in rung.variant]
     return (
         f"As released, loading adds {mib(top)} at its top; the report read {said:,.1f}, which is "
-        f"{top / MIB / said - 1:+.1%} off. The two steps that save most: "
+        f"{abs(top / MIB / said - 1):.1%} off. The two steps that save most: "
         + ", ".join(f"{change[one]} ({mib(saved[one])})" for one in largest)
         + f". At the least PyTorch adds {added[torch].min() / MIB:.1f} MiB ({added[torch].idxmin()}), ONNX Runtime "
         f"{added[onnx].min() / MIB:.1f} ({added[onnx].idxmin()})."
@@ -125,7 +125,7 @@ def verdicts(study):
     if audit.read(study.folder) is None:
         return NOT_AUDITED
     found = [one.verdict for one in claims.judge(study)]
-    said = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+    said = "; ".join(f"{found.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
     return f"**The report's {len(found)} claims, measured again:** {said}."
 
 
