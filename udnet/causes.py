@@ -43,9 +43,15 @@ def kept(e):
 
 
 def session(e):
+    """What a session takes, and how much of it two of its steps do."""
+    rows = e.audit.ladder
+    added = (rows.load_peak_bytes - rows.import_bytes).groupby(rows.variant).median() / MIB
+    if not {"onnx", "load.onnx-unoptimised", "load.onnx-no-prepacking"} <= set(added.index):
+        raise scaling.NotEnoughData("no ladder of ONNX Runtime")
     return (
-        f"A session here adds {_m(e.added('onnx'))} by the kernel's peak, and {_m(e.loaded('onnx'))} between the "
-        f"report's two readings, whatever the other runtime does."
+        f"A session adds {added['onnx']:.1f} MiB here, {added['load.onnx-unoptimised']:.1f} without graph optimisation "
+        f"and {added['load.onnx-no-prepacking']:.1f} without prepacking; the rest is the runtime's own, of another "
+        f"version and system than the report's."
     )
 
 

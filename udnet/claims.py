@@ -224,12 +224,8 @@ _TOTAL_RATIO = Measure(
 _SCALES = Measure(lambda e: bool(slopes(e).high < 1), None, causes.growth)
 
 
-def _load_over_file(variant, form, script, released):
-    return Measure(
-        _over(_added(variant), _size(form)),
-        _over(_loaded(script), _size(released)),
-        causes.like_for_like,
-    )
+def _load_over_file(variant, form, script, released, cause):
+    return Measure(_over(_added(variant), _size(form)), _over(_loaded(script), _size(released)), cause)
 
 
 def _efficiency(e):
@@ -251,8 +247,8 @@ MEASURES = {
     "C06": Measure(_plain(_added("pytorch")), _plain(_loaded("pytorch")), causes.kept),
     "C07": Measure(_plain(_added("onnx")), _plain(_loaded("onnx")), causes.session),
     "C08": _LOAD_RATIO,
-    "C09": _load_over_file("pytorch", "inference", "pytorch", "full"),
-    "C10": _load_over_file("onnx", "onnx", "onnx", "onnx"),
+    "C09": _load_over_file("pytorch", "inference", "pytorch", "full", causes.like_for_like),
+    "C10": _load_over_file("onnx", "onnx", "onnx", "onnx", causes.session),
     "C11": Measure(
         lambda e: Estimate(float(_efficiency(e)), np.nan, np.nan),
         lambda e: _q(e.loaded("pytorch") / e.file("full").best, e.loaded("onnx") / e.file("onnx").best),
