@@ -83,6 +83,10 @@ def parser():
     command(clean, "remove what udnet made in the user's cache folder")
     command(variants, "list the ways to run the model")
 
+    one = command(claims, "the report's claims: value here, interval, verdict, cause")
+    one.add_argument("--study", type=Path, help="default: the published study")
+    one.add_argument("--json", action="store_true", help="one JSON object a claim, a line each")
+
     one = command(figures, "redraw the figures of a study")
     one.add_argument("--study", type=Path, help="default: the published study")
     one.add_argument("--out", type=Path, help="default: figures/")
@@ -241,6 +245,15 @@ def variants(arguments):
 
     for one in VARIANTS.values():
         print(f"{one.name:18} {one.runtime:8} {one.schedule:6} {one.summary}")
+
+
+def claims(arguments):
+    """Judge every claim of the original report by a study: value, interval, verdict and cause."""
+    from . import claims
+    from .study import PUBLISHED, read
+
+    for one in claims.judge(read(arguments.study or PUBLISHED)):
+        print(json.dumps(claims.as_dict(one)) if arguments.json else claims.as_text(one))
 
 
 def figures(arguments):

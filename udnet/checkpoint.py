@@ -74,13 +74,16 @@ def find(weights=None):
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`; form: "onnx", "inference" (66 tensors), "full" (162 tensors; a stand-in where the weights have
-    fewer) or "vgg16" (a stand-in). A file that is of the form already is returned as it is.
+    weights: from `find`; form: "onnx", "ort" (ONNX Runtime's own format), "inference" (66 tensors), "full" (162
+    tensors; a stand-in where the weights have fewer) or "vgg16" (a stand-in). A file that is of the form already is
+    returned as it is.
     """
     onnx = weights.path.suffix == ".onnx"
     if form == "onnx":
         # the export depends on this project's code too: each version makes its own
         return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
+    if form == "ort":
+        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.ort", "ort", prepared(weights, "onnx"))
     if form == "inference":
         if not onnx and _holds(weights.path, tensors=66):
             return weights.path
@@ -89,7 +92,7 @@ def prepared(weights, form):
         return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
     if form == "vgg16":
         return stand_in("vgg16")
-    raise CheckpointError(f"{form}: no such form of weights; choose onnx, inference, full or vgg16")
+    raise CheckpointError(f"{form}: no such form of weights; choose onnx, ort, inference, full or vgg16")
 
 
 def stand_in(kind, weights=None):
@@ -115,7 +118,7 @@ def cache_folder():
 
 
 _OURS = re.compile(
-    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx)"
+    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx|ort)"
 )
 
 
@@ -315,6 +318,8 @@ def _make(form, out, weights=None):
         from udnet.export import export
 
         export(weights, out)
+    elif form == "ort":
+        _optimise(weights, out)
     elif form == "full":
         model, state = UDnet(), read(weights)
         lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
@@ -322,6 +327,18 @@ def _make(form, out, weights=None):
         save(model.state_dict(), out)
     elif form == "vgg16":
         save(_draw(VGG16, seed=0), out)
+
+
+def _optimise(onnx, out):
+    """Write an ONNX file as ONNX Runtime's own format, optimised for this machine."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.save_model_format", "ORT")
+    with replacing(out) as part:
+        settings.optimized_model_filepath = str(part)
+        onnxruntime.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
 
 
 def _holds(path, tensors):

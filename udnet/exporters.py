@@ -35,9 +35,8 @@ def run(folder, repeats=3, weights=None, progress=True):
         trial.Trial(variant, SIDE, SIDE, 2, repeat, runs=1, weights=str(path))
         for repeat, variant, path in product(range(repeats), ("onnx", "onnx-lean"), files.values())
     ]
-    order = np.random.default_rng(0).permutation(len(trials))
-    trials = sorted((trials[place] for place in order), key=lambda one: one.repeat)
-    grid = study.Grid("exporters", trials, seed=0, parity_limit=np.inf)  # an inexact one's cost is told too, marked
+    # an inexact one's cost is told too, marked
+    grid = study.Grid("exporters", study.interleaved(trials, seed=0), seed=0, parity_limit=np.inf)
     done = study.run(grid, folder / FOLDER, weights, progress)
     if not (folder / FOLDER / "differences.csv").exists():
         study.write_csv(folder / FOLDER / "differences.csv", _differences(files, found))

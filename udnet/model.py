@@ -43,7 +43,7 @@ class UDnet(nn.Module):
     def __init__(self, vgg_checkpoint=None):
         super().__init__()
         self.decoder = Decoder(training_path=True)
-        self.VGG16 = PerceptualLoss(vgg_checkpoint)
+        self.VGG16 = PerceptualLoss(imagenet_features(vgg_checkpoint) if vgg_checkpoint else vgg_features())
 
     def forward(self, x):
         return self.decoder(x)
@@ -405,16 +405,11 @@ VGG16_WIDTHS = (64, 64, "pool", 128, 128, "pool", *(256,) * 3, "pool", *(512,) *
 
 
 class PerceptualLoss(nn.Module):
-    """Mean squared error of VGG16's features 0 to 30; its weights are not trained."""
+    """Mean squared error of VGG16's features 0 to 30; their weights are not trained."""
 
-    def __init__(self, vgg_checkpoint=None):
+    def __init__(self, features):
         super().__init__()
-        if vgg_checkpoint is None:
-            self.loss_network = vgg_features()
-        else:
-            vgg = VGG16()
-            vgg.load_state_dict(torch.load(vgg_checkpoint, map_location="cpu", weights_only=True))
-            self.loss_network = vgg.features
+        self.loss_network = features
         self.requires_grad_(False)
 
     def forward(self, output, target):
@@ -440,6 +435,13 @@ class VGG16(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+def imagenet_features(checkpoint, weights_only=True):
+    """The features of VGG16 as the released code makes them: all of it constructed, its checkpoint read and copied."""
+    vgg = VGG16()
+    vgg.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=weights_only))
+    return vgg.features
 
 
 def vgg_features():

@@ -77,7 +77,7 @@ def _run(notebook, cwd, folder, figures):
     )
     # Without folders to look in, "python3" is this interpreter, whatever kernels the user has installed by that name.
     client.create_kernel_manager().kernel_spec_manager.kernel_dirs = []
-    paths = {"UDNET_STUDY": str(folder), "UDNET_FIGURES": str(figures), "PYTHONPATH": _python_path()}
+    paths = {"UDNET_STUDY": str(folder), "UDNET_FIGURES": str(figures), "PYTHONPATH": trial.python_path()}
     try:
         asyncio.run(client.async_execute(env=os.environ | paths))
     except CellExecutionError as error:
@@ -93,11 +93,6 @@ def _run(notebook, cwd, folder, figures):
 
 def _first_line(text):
     return text.strip().partition("\n")[0]
-
-
-def _python_path():
-    """The kernel imports this very package, as a trial does."""
-    return os.pathsep.join([os.fspath(trial.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _leave_interrupts_alone(notebook):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from textwrap import fill
 
-from . import Error, exporters, figures, files, findings, instruments, notebooks, plots, report, scaling, study
+from . import Error, audit, exporters, figures, files, findings, instruments, notebooks, plots, report, scaling, study
 
 REPO = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPO / "notebooks"
@@ -22,6 +22,8 @@ TABLES = {
     "timelines.csv": "memory-profiler's samples of the trials with a timeline",
     "stages.csv": "the stages of the network in those trials, with the kernel's peak of each",
     "instruments.csv": "known answers for the instruments",
+    "protocol.csv": "the original report's own steps, repeated",
+    "limit.csv": "multiply-adds a second of a large product",
     "differences.csv": "each exported candidate's output against PyTorch's",
 }
 
@@ -51,6 +53,7 @@ def reproduce(grid="quick", out="build"):
     published = study.read(study.PUBLISHED)
     here = study.run(grid, out / "study")
     instruments.run(here.folder, repeats=1)
+    audit.run(here.folder, repeats=1, every_allocator=False)
     drawn = draw(here.folder, out / "figures")
     sources = sorted(NOTEBOOKS.glob("*.ipynb"))
     failures = notebooks.execute(sources, out / "notebooks", here.folder, out / "figures")
@@ -74,6 +77,7 @@ def publish():
     done = study.run("full", study.PUBLISHED)
     instruments.run(done.folder)
     exporters.run(done.folder)
+    audit.run(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
         path.unlink()

@@ -189,6 +189,11 @@ def ratio(frame, value, over, under):
     top, bottom = frame.loc[over, value].to_numpy(float), frame.loc[under, value].to_numpy(float)
     if not len(top) or not len(bottom):
         raise NotEnoughData(f"no trials to compare {value} of")
+    return quotient(top, bottom)
+
+
+def quotient(top, bottom):
+    """The ratio of the medians of two samples, as an `Estimate` with its 95% interval, by bootstrap."""
     best = float(np.median(top) / np.median(bottom))
     if min(len(top), len(bottom)) < 2:
         return Estimate(best, np.nan, np.nan)
@@ -196,6 +201,15 @@ def ratio(frame, value, over, under):
     tops = np.median(random.choice(top, (DRAWS, len(top))), axis=1)
     bottoms = np.median(random.choice(bottom, (DRAWS, len(bottom))), axis=1)
     return Estimate(best, *(float(edge) for edge in np.percentile(tops / bottoms, [2.5, 97.5])))
+
+
+def typical(values):
+    """The median of a sample, as an `Estimate` with its 95% interval, by bootstrap."""
+    best = float(np.median(values))
+    if len(values) < 2:
+        return Estimate(best, np.nan, np.nan)
+    medians = np.median(np.random.default_rng(SEED).choice(values, (DRAWS, len(values))), axis=1)
+    return Estimate(best, *(float(edge) for edge in np.percentile(medians, [2.5, 97.5])))
 
 
 def compare(frame, value, over, under, side, threads=THREADS):

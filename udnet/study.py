@@ -85,8 +85,7 @@ class Study:
 def read_grid(name, weights=None):
     """A grid by name (`quick`, `full`) or from a TOML file: see the grids in `udnet/grids` for what it may say.
 
-    Trials are interleaved: all first repeats in a seeded random order, then all second ones, so that a drift of the
-    machine does not fall on one variant.
+    Trials are interleaved: all first repeats in a seeded random order, then all second ones.
     """
     path = GRIDS / f"{name}.toml" if "/" not in str(name) and not str(name).endswith(".toml") else Path(name)
     if not path.is_file():
@@ -107,9 +106,13 @@ def read_grid(name, weights=None):
         raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
     for path in {one.weights for one in trials} - {None}:
         checkpoint.find(path)
+    return Grid(path.stem, interleaved(trials, seed), seed, timeout, hashlib.sha256(text).hexdigest())
+
+
+def interleaved(trials, seed):
+    """Trials in the order of a study: a drift of the machine does not fall on one variant."""
     order = random.Random(seed)
-    trials.sort(key=lambda one: (one.repeat, one.timeline, order.random()))
-    return Grid(path.stem, trials, seed, timeout, hashlib.sha256(text).hexdigest())
+    return sorted(trials, key=lambda one: (one.repeat, one.timeline, order.random()))
 
 
 def _expand(block, weights) -> Iterable[trial.Trial]:
@@ -176,6 +179,8 @@ def _measure(one, grid, tables):
     alike = tables.failures.get((one.variant, one.height, one.width, one.threads, one.weights))
     if alike:
         return _refused(one, "skipped", f"an earlier repeat ended with {alike}")
+    if missing := variants.find(one.variant).missing:
+        return _refused(one, "skipped", missing)
     if problem := tables.parity_problem(one):
         return _refused(one, "error", problem)
     return trial.run(one, timeout=grid.timeout_seconds)
@@ -190,7 +195,8 @@ def _refused(one, status, error):
 
 def _check_parity(grid, tables, progress):
     """Compare the output of every variant and weights of the grid with the reference's, once, in fresh processes."""
-    pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if variants.find(one.variant).forms})
+    comparable = {name for name in {one.variant for one in grid.trials} if _comparable(variants.find(name))}
+    pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if one.variant in comparable})
     missing = [(name, weights) for name, weights in pairs if (name, Path(weights).name) not in tables.parity_known]
     references = {}
     for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
@@ -202,6 +208,10 @@ def _check_parity(grid, tables, progress):
         if output is not None and reference is not None:
             difference = float(np.abs(output - reference).max())
         tables.add_parity(name, Path(weights).name, difference, error or reference_error)
+
+
+def _comparable(variant):
+    return variant.forms and not variant.missing
 
 
 def _output(name, weights):

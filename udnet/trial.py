@@ -94,6 +94,8 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     from . import checkpoint, guard
 
     chosen = variants.find(trial.variant)
+    if chosen.missing:
+        raise Error(f"{trial.variant} cannot run here: {chosen.missing}")
     weights = checkpoint.find(trial.weights) if chosen.forms else None
     files = [os.fspath(checkpoint.prepared(weights, form)) for form in chosen.forms]
     about = {
@@ -112,7 +114,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
             job["started"] = time.time()
             process = subprocess.Popen(
                 held.command([sys.executable, "-m", "udnet.trial", json.dumps(job)]),
-                env=_environment(trial.threads, folder),
+                env=_environment(trial.threads, folder) | chosen.environment,
                 stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -168,10 +170,15 @@ def _environment(threads, folder):
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
-        "PYTHONPATH": os.pathsep.join([os.fspath(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": python_path(),
     }
     _compile()
     return environment
+
+
+def python_path():
+    """The search path with which another Python imports this very package."""
+    return os.pathsep.join([os.fspath(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @functools.cache

@@ -9,8 +9,8 @@ Imported by every trial before anything is measured, so it imports next to nothi
 
 import importlib.util
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ class Variant:
     forms: tuple[str, ...] = ()  # the forms of the weights that it loads, see `checkpoint.prepared`
     imports: tuple[str, ...] = ()  # modules of the runtime, imported in a phase of their own
     schedule: str = "whole"  # "whole" or "tiled"
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of its process
+    missing: str = ""  # why it cannot run here, and what to do
 
 
 class TorchNetwork:
@@ -197,13 +199,25 @@ VARIANTS = {
 
 
 def find(name):
-    """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines."""
+    """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines.
+
+    `NAME+ALLOCATOR` is the variant under another allocator (`allocators`); `load.NAME` is a rung of the `ladder`.
+    """
+    if "+" in name and ":" not in name:
+        from . import allocators
+
+        base, _, allocator = name.rpartition("+")
+        return allocators.under(find(base), allocator)
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)
-    if name not in VARIANTS:
-        raise Error(f"no variant {name!r}: choose from {', '.join(VARIANTS)}, or name your own as FILE.py:NAME")
-    return VARIANTS[name]
+    if name.startswith("load."):
+        from .ladder import VARIANTS as known
+    else:
+        known = VARIANTS
+    if name not in known:
+        raise Error(f"no variant {name!r}: choose from {', '.join(known)}, or name your own as FILE.py:NAME")
+    return known[name]
 
 
 def _from_file(path, attribute):
