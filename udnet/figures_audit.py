@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import audit, claims, ladder, plots, scaling
+from . import audit, claims, ladder, plots
 from .memory import MIB
 from .plots import look, mib
 from .scaling import NotEnoughData
