@@ -68,6 +68,11 @@ def to_batch(pixels):
     return batch
 
 
+def reflected(side):
+    """Where each row (or column) of the network's input comes from, for a picture with so many: an array of indices."""
+    return np.pad(np.arange(side), (0, max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) - side), mode="reflect")
+
+
 def to_pixels(batch, height, width):
     """The network's output as a picture: cropped to its top left, clipped to [0, 1], halves rounded up.
 

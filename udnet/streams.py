@@ -1,0 +1,289 @@
+"""Maps as streams of rows: each step takes the next rows of its input and gives the rows that follow from them.
+
+A 3x3 convolution needs three rows for one, so a step keeps the two rows that it will need again and nothing more; no
+map is ever held whole, nothing is computed twice, and the borders are those of the whole image. Rows are float32 arrays,
+channels x rows x columns; a window (left, right) says which of a map's columns a stream carries. Convolutions are a
+runtime's, by way of the `kernel` that a step is given (see `kernels`); the rest is NumPy.
+"""
+
+from collections import deque
+
+import numpy as np
+
+
+def stream(step, source):
+    """The rows that a step gives for those of a source; where it gives None, it waits for more."""
+    return filter(_given, map(step, source))  # neither keeps the rows that have passed
+
+
+def _given(rows):
+    return rows is not None
+
+
+def widened(window, columns, width):
+    """A window with this many columns more on either side, as far as the map goes."""
+    return max(0, window[0] - columns), min(width, window[1] + columns)
+
+
+def beneath(window, width):
+    """The columns of a map of half the size, `width` in all, between which the window's upsampled columns lie."""
+    return max(0, (window[0] - 1) // 2), min(width, window[1] // 2 + 1)
+
+
+def inside(rows, own, window):
+    """The columns of a narrower window."""
+    return rows[:, :, own[0] - window[0] : own[1] - window[0]]
+
+
+class Convolution:
+    """A 3x3 convolution with reflected borders.
+
+    `height` and `width` are the map's, `window` is the output's; the input has a column more on either side, except at
+    the map's own edge. It may come as a tuple of arrays, groups of channels. `skip(n)` gives the n rows to be added to
+    the next n of the output.
+    """
+
+    def __init__(self, kernel, height, width, window, skip=None):
+        self.kernel, self.height, self.skip = kernel, height, skip
+        self.left, self.right = int(window[0] == 0), int(window[1] == width)
+        self.seen = 0  # rows of the input so far
+        self.begun = False  # whether a row was given
+        self.carry = None  # the last two of them, with their borders
+
+    def __call__(self, rows):
+        groups = rows if isinstance(rows, tuple) else (rows,)
+        n, width = groups[0].shape[1:]
+        held = 0 if self.carry is None else self.carry.shape[1]
+        self.seen += n
+        top, bottom = int(not self.begun), int(self.seen == self.height)
+        block = self.kernel.empty(top + held + n + bottom, self.left + width + self.right)
+        block[:, top : top + held] = self.carry if held else 0
+        body = block[:, top + held : top + held + n]
+        channel = 0
+        for group in groups:
+            body[channel : channel + len(group), :, self.left : self.left + width] = group
+            channel += len(group)
+        if self.left:
+            body[:, :, 0] = body[:, :, 2]
+        if self.right:
+            body[:, :, -1] = body[:, :, -3]
+        if held + n < 2:  # a reflected border takes two rows
+            self.carry = block[:, top:].copy("K")
+            return None
+        self.begun = True
+        if top:
+            block[:, 0] = block[:, 2]
+        if bottom:
+            block[:, -1] = block[:, -3]
+        self.carry = block[:, -2:].copy("K")
+        if self.skip:
+            return self.kernel(block, self.skip(block.shape[1] - 2))
+        return self.kernel(block)
+
+
+class Pool:
+    """The largest of each two by two values."""
+
+    def __init__(self):
+        self.carry = None  # a row without its second
+
+    def __call__(self, rows):
+        if self.carry is not None:
+            rows = np.concatenate([self.carry, rows], axis=1)
+        pairs, odd = divmod(rows.shape[1], 2)
+        self.carry = rows[:, -1:].copy("K") if odd else None
+        if not pairs:
+            return None
+        tall = np.maximum(rows[:, 0 : 2 * pairs : 2], rows[:, 1 : 2 * pairs : 2])
+        return np.maximum(tall[:, :, 0::2], tall[:, :, 1::2])
+
+
+class Upsample:
+    """Twice the size, bilinear with aligned corners: between each two neighbours lie two values.
+
+    Exact in any window because the weights follow from the place in the whole map. `height`, `width` and `window` are
+    the input's; `output` is the output's window.
+    """
+
+    def __init__(self, height, width, window):
+        self.height = height
+        self.down = between(height)
+        self.across = between(width)[:, window[0] : window[1] - 1]
+        self.left, self.right = int(window[0] == 0), int(window[1] == width)
+        self.output = 2 * window[0] + 1 - self.left, 2 * window[1] - 1 + self.right
+        self.seen = 0
+        self.carry = None  # the last row
+
+    def __call__(self, rows):
+        top, bottom = int(self.seen == 0), int(self.seen + rows.shape[1] == self.height)
+        if self.carry is not None:
+            rows = np.concatenate([self.carry, rows], axis=1)
+        pairs = rows.shape[1] - 1
+        self.seen += pairs + top
+        weights = self.down[:, self.seen - 1 - pairs : self.seen - 1, None]
+        self.carry = rows[:, -1:].copy("K")
+        rows = _fill(rows, weights, top, bottom, axis=1)
+        return _fill(rows, self.across, self.left, self.right, axis=2)
+
+
+def _fill(rows, weights, first, last, axis):
+    """Two values between each two neighbours along an axis, and the ends where they are the map's own."""
+
+    def cut(*bounds):
+        return (slice(None),) * axis + (slice(*bounds),)
+
+    pairs = rows.shape[axis] - 1
+    shape = list(rows.shape)
+    shape[axis] = first + 2 * pairs + last
+    out = np.empty_like(rows, shape=shape)
+    one = rows[cut(pairs)]
+    difference = rows[cut(1, None)] - one
+    for place, weight in enumerate(weights):
+        target = out[cut(first + place, first + 2 * pairs, 2)]
+        np.multiply(difference, weight, out=target)
+        target += one
+    if first:
+        out[cut(1)] = rows[cut(1)]
+    if last:
+        out[cut(-1, None)] = rows[cut(-1, None)]
+    return out
+
+
+def between(size):
+    """Where outputs 2i + 1 and 2i + 2 lie between i and i + 1: (2, size - 1), in float32 as PyTorch computes it."""
+    at = np.float32((size - 1) / (2 * size - 1)) * np.arange(2 * size, dtype=np.float32)
+    return np.stack([at[1:-1:2], at[2::2]]) - np.arange(size - 1, dtype=np.float32)
+
+
+class Tap:
+    """A stream that is read twice: `ahead` leads, `take` follows."""
+
+    def __init__(self, source, window):
+        self.source, self.left = iter(source), window[0]
+        self.waiting = deque()
+
+    def ahead(self):
+        return map(self._note, self.source)
+
+    def _note(self, rows):
+        self.waiting.append(rows)
+        return rows
+
+    def take(self, n, window):
+        """The next n rows, the columns of a window."""
+        taken = []
+        while n:
+            rows = self.waiting.popleft() if self.waiting else next(self.source)
+            if rows.shape[1] > n:
+                self.waiting.appendleft(rows[:, n:])
+            taken.append(rows[:, :n, window[0] - self.left : window[1] - self.left])
+            n -= taken[-1].shape[1]
+        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+
+
+class Map:
+    """A map held whole: read as a stream, written by one, also in place behind the reader."""
+
+    def __init__(self, values):
+        self.values = values  # (C, H, W)
+
+    def read(self, window, rows):
+        """The window's columns, so many rows at a time; views, so the writer must stay behind."""
+        left, right = window
+        for start in range(0, self.values.shape[1], rows):
+            yield self.values[:, start : start + rows, left:right]
+
+    def write(self, own, window):
+        """A step that writes its own columns of a window, and gives the rows on."""
+        place = 0
+
+        def put(rows):
+            nonlocal place
+            self.values[:, place : place + rows.shape[1], slice(*own)] = inside(rows, own, window)
+            place += rows.shape[1]
+            return rows
+
+        return put
+
+
+# --- sums over the whole image, in double precision ---
+
+
+class Moments:
+    """The mean and the sum of squared differences of every column of a map."""
+
+    def __init__(self, channels, height, width):
+        self.height = height
+        self.mean = np.zeros((channels, width))
+        self.squares = np.zeros((channels, width))
+
+    def of(self, own, window):
+        """A step that takes in its own columns of a window, and gives the rows on."""
+        columns = slice(*own)
+        seen = 0
+
+        def gather(given):
+            nonlocal seen
+            rows = inside(given, own, window)
+            n = rows.shape[1]
+            mean = rows.mean(axis=1)
+            difference = rows - mean[:, None]
+            squares = np.einsum("cnw,cnw->cw", difference, difference)
+            step = mean - self.mean[:, columns]  # Chan, Golub, LeVeque 1979
+            self.mean[:, columns] += step * (n / (seen + n))
+            self.squares[:, columns] += squares + step**2 * (seen * n / (seen + n))
+            seen += n
+            return given
+
+        return gather
+
+    def latent(self):
+        """What `LatentStatistics` looks at: each channel's mean, and the spread of its columns' spreads."""
+        return self.mean.mean(axis=1), np.sqrt(self.squares / (self.height - 1)).std(axis=1, ddof=1)
+
+    def variance(self):
+        """Each channel's variance over the whole map."""
+        within = self.squares.mean(axis=1) / self.height
+        return within + self.mean.var(axis=1)
+
+
+class WindowSums:
+    """What the mean of a 3x3 convolution's output takes of its input: the sum of all that each of the nine weights sees.
+
+    With reflected borders a weight sees every value once, except that its side's outermost row (column) is missed and
+    the one after the opposite border is seen twice.
+    """
+
+    def __init__(self, channels, height, width):
+        self.down, self.across = _times_seen(height), _times_seen(width)
+        self.sums = np.zeros((channels, 3, 3))
+
+    def of(self, own):
+        """A step that takes in its own columns of a map, and gives the rows on."""
+        across = self.across[:, slice(*own)]
+        place = 0
+
+        def gather(rows):
+            nonlocal place
+            down = self.down[:, place : place + rows.shape[1]]
+            place += rows.shape[1]
+            columns = rows.sum(axis=1).astype(float)
+            for offset, times in enumerate(down):
+                seen = columns
+                for row in np.flatnonzero(times != 1):
+                    seen = seen + (times[row] - 1) * rows[:, row]
+                self.sums[:, offset] += seen @ across.T
+            return rows
+
+        return gather
+
+    def mean(self, weight, bias):
+        """The mean of each channel of the convolution's output."""
+        count = self.down.shape[1] * self.across.shape[1]
+        return np.einsum("oiyx,iyx->o", weight.astype(float), self.sums) / count + bias
+
+
+def _times_seen(size):
+    """How often each of the three weights along an axis sees each place of it: (3, size)."""
+    seen = np.pad(np.arange(size), 1, mode="reflect")
+    return np.stack([np.bincount(seen[offset : offset + size], minlength=size) for offset in range(3)])
