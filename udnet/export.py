@@ -7,6 +7,7 @@ picture. Of the exporters, opsets and forms measured (`exporters`), this one nee
 """
 
 import contextlib
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -17,10 +18,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from udnet import PARITY_LIMIT, Error
+from udnet import PARITY_LIMIT, Error, stages
 from udnet.checkpoint import find, load_into, prepared, read
 from udnet.files import replacing
-from udnet.model import EPS, InferenceUDnet
+from udnet.model import EPS, WIDTH, InferenceUDnet
 
 OPSET = 18
 TRACED = (2, 3, 64, 96)
@@ -48,6 +49,45 @@ def export(weights_path, out):
         if not difference <= PARITY_LIMIT:
             raise ExportError(f"{out}: not written, it differs from PyTorch by {difference:.1e} at {size}")
     return difference
+
+
+def export_stages(weights_path, out):
+    """Write what the tiled schedule takes of ONNX: the graphs of its `stages`, and the weights by name, as one .npz.
+
+    A graph names its weights and holds none: each kernel gives its own.
+    """
+    weights = find(weights_path)
+    model = _load(InferenceUDnet(), read(weights.path), weights.name)
+    graphs = {f"{stage}{cin}": _stage(stages.STAGES[stage](WIDTH, cin), cin) for stage, cin in stages.EXPORTED}
+    state = {name.removeprefix("decoder."): tensor.numpy() for name, tensor in model.state_dict().items()}
+    arrays = {f"graph.{name}": np.frombuffer(graph, np.uint8) for name, graph in graphs.items()}
+    with replacing(out) as part, part.open("wb") as file:
+        np.savez(file, **arrays, **state)
+
+
+def _stage(module, cin):
+    """A stage's graph, for any number of rows and columns, as bytes."""
+    block, rows = torch.zeros(1, cin, 5, 7), torch.zeros(1, WIDTH, 3, 5)
+    inputs = {"block": block} if type(module) is stages.Convolution else {"block": block, "rows": rows}
+    free = {name: {2: f"{name}_rows", 3: f"{name}_columns"} for name in (*inputs, "out")}
+    written = io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            written,
+            dynamo=False,
+            input_names=list(inputs),
+            output_names=["out"],
+            dynamic_axes=free,
+            opset_version=OPSET,
+            do_constant_folding=False,
+        )
+    proto = onnx.load_from_string(written.getvalue())
+    for tensor in proto.graph.initializer:  # said to lie in a file, as ONNX Runtime asks of what it is to replace
+        onnx.external_data_helper.set_external_data(tensor, "weights", 0, len(tensor.raw_data))
+        tensor.ClearField("raw_data")
+    return proto.SerializeToString()
 
 
 def check(weights_path):

@@ -7,10 +7,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from . import plots, scaling
 from .memory import MIB
-from .plots import look
+from .plots import look, mib
 from .scaling import NotEnoughData
 
 DATA = Path(__file__).parent.parent / "data"
+PARTS = {"interpreter": "interpreter", "import": "import", "load": "model or session", "first": "first run, its peak"}
 
 
 def headline(study):
@@ -80,44 +81,61 @@ def scaling_memory(study):
 
 
 def parts(study):
-    """The fixed part and the growing part of every variant's peak, from the fits."""
+    """The fixed part of every variant's peak, phase by phase, and the growing part, from the fits."""
     frame = scaling.fitted(scaling.select(study))
     names = plots.order(frame.variant.unique())[::-1]
-    figure, (fixed, growing) = plots.new(9.2, 0.5 * len(names) + 1.7, ncols=2, sharey=True)
-    slopes = {}
+    smallest = frame[frame.pixels == frame.pixels.min()]
+    figure, (fixed, growing) = plots.new(9.6, 0.5 * len(names) + 2.2, ncols=2, sharey=True)
+    slopes, library = {}, {}
     for place, name in enumerate(names):
         fit = scaling.fit(frame[frame.variant == name])
-        slopes[name] = fit.slope
-        for axes, best, (low, high), unit in (
-            (fixed, fit.fixed, fit.fixed_interval, MIB),
-            (growing, fit.slope, fit.slope_interval, 1000),
-        ):
-            axes.plot([low / unit, high / unit], [place, place], color=look(name)["color"], lw=2.5, alpha=0.5)
-            axes.plot(best / unit, place, ls="", **look(name))
-            axes.annotate(
-                f"{best / unit:,.0f}" if unit == MIB else f"{best / unit:.2f}",
-                (best / unit, place),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
+        slopes[name], colour = fit.slope, look(name)["color"]
+        before = 0.0
+        for phase, after in _after_phases(smallest[smallest.variant == name]).items():
+            fixed.barh(place, (after - before) / MIB, left=before / MIB, height=0.5, color=plots.PHASES[phase])
+            library[name] = after - before if phase == "import" else library.get(name, 0)
+            before = after
+        low, high = (edge / MIB for edge in fit.fixed_interval)
+        fixed.plot([low, high], [place, place], color="black", lw=1.2)
+        fixed.plot(fit.fixed / MIB, place, marker="D", color="white", mec="black", ms=5, ls="")
+        _number(fixed, f"{before / MIB:,.0f}", max(high, before / MIB), place, (6, 0))
+        growing.plot([edge / 1000 for edge in fit.slope_interval], [place, place], color=colour, lw=2.5, alpha=0.5)
+        growing.plot(fit.slope / 1000, place, ls="", **look(name))
+        _number(growing, f"{fit.slope / 1000:.2f}", fit.slope / 1000, place, (-8, 9))
+    for phase in PARTS:
+        fixed.bar(0, 0, color=plots.PHASES[phase], label=PARTS[phase])
+    fixed.plot([], [], marker="D", color="black", mfc="white", ms=5, lw=1.2, label="fixed part of the fitted line")
+    figure.legend(*fixed.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8.5)
     fixed.set_yticks(range(len(names)), names)
     fixed.set_ylim(-0.5, len(names) - 0.3)
-    fixed.set_xlabel("fixed part, MiB")
+    size = f"{smallest.height.iloc[0]}x{smallest.width.iloc[0]}"
+    fixed.set_xlabel(f"memory at {size}, MiB (the number: first run's peak)")
     growing.set_xlabel("growing part, kB a pixel")
     for axes in (fixed, growing):
         axes.set_xlim(left=0)
         axes.grid(axis="y", visible=False)
     most, least = max(slopes, key=slopes.get), min(slopes, key=slopes.get)
     plots.head(
-        figure, f"A pixel costs {slopes[most] / 1000:.1f} kB in {most}, {slopes[least] / 1000:.1f} kB in {least}"
+        figure,
+        f"The fixed part is the library ({mib(library['pytorch'])} for torch, {mib(library['onnx'])} for onnxruntime);"
+        f"\na pixel costs {slopes[most] / 1000:.1f} kB in {most}, {slopes[least] / 1000:.1f} kB in {least}",
     )
     figure.alt = (
-        "Two panels: fixed part in MiB and growing part in kB a pixel for each variant, with 95% intervals. "
+        f"Two panels: resident memory after interpreter, import, load and first run at {size}, beside the fitted fixed "
+        "part; and the growing part in kB a pixel with 95% intervals. "
         + "; ".join(f"{name} {slopes[name] / 1000:.2f} kB a pixel" for name in names[::-1])
     )
     return figure
+
+
+def _after_phases(rows):
+    """Resident bytes after each phase, and the first run's peak: medians."""
+    columns = {"interpreter": "interpreter_bytes", "import": "import_bytes", "load": "load_bytes"}
+    return {phase: rows[column].median() for phase, column in (columns | {"first": "first_peak_bytes"}).items()}
+
+
+def _number(axes, text, value, place, offset):
+    axes.annotate(text, (value, place), xytext=offset, textcoords="offset points", va="center", fontsize=8)
 
 
 def scaling_time(study):

@@ -1,28 +1,47 @@
 """Maps as streams of rows: each step takes the next rows of its input and gives the rows that follow from them.
 
-A 3x3 convolution needs three rows for one, so a step keeps the two rows that it will need again and nothing more; no
-map is ever held whole, nothing is computed twice, and the borders are those of the whole image. Rows are float32 arrays,
-channels x rows x columns; a window (left, right) says which of a map's columns a stream carries. Convolutions are a
-runtime's, by way of the `kernel` that a step is given (see `kernels`); the rest is NumPy.
+A 3x3 convolution needs three rows for one, so a step keeps the two rows that it will need again and nothing more: no map
+is ever held whole, no row is computed twice, and the borders are those of the whole image. Rows are float32 arrays,
+channels x rows x columns; a window (left, right) says which of a map's columns a stream carries. The rows that a step
+gives are good until it is asked for the next ones.
 """
-
-from collections import deque
 
 import numpy as np
 
 
 def stream(step, source):
     """The rows that a step gives for those of a source; where it gives None, it waits for more."""
-    return filter(_given, map(step, source))  # neither keeps the rows that have passed
+    return filter(_given, map(step, source))  # neither holds on to rows that have passed
 
 
 def _given(rows):
     return rows is not None
 
 
+def exhaust(rows):
+    """Run a stream for what its steps note."""
+    for _ in rows:
+        pass
+
+
+def split(source, most):
+    """A stream of no more than so many rows at once: at a map's end, steps give all that they have held back."""
+    for rows in source:
+        for start in range(0, rows.shape[1], most):
+            yield rows[:, start : start + most]
+
+
+# --- windows ---
+
+
 def widened(window, columns, width):
     """A window with this many columns more on either side, as far as the map goes."""
     return max(0, window[0] - columns), min(width, window[1] + columns)
+
+
+def doubled(window):
+    """The window of a map of twice the size that is pooled to this one."""
+    return 2 * window[0], 2 * window[1]
 
 
 def beneath(window, width):
@@ -33,6 +52,9 @@ def beneath(window, width):
 def inside(rows, own, window):
     """The columns of a narrower window."""
     return rows[:, :, own[0] - window[0] : own[1] - window[0]]
+
+
+# --- steps ---
 
 
 class Convolution:
@@ -47,38 +69,40 @@ class Convolution:
         self.kernel, self.height, self.skip = kernel, height, skip
         self.left, self.right = int(window[0] == 0), int(window[1] == width)
         self.seen = 0  # rows of the input so far
-        self.begun = False  # whether a row was given
-        self.carry = None  # the last two of them, with their borders
+        self.given = 0  # rows of the output
+        self.carry = None  # the last two rows of the input, with their borders
 
     def __call__(self, rows):
         groups = rows if isinstance(rows, tuple) else (rows,)
         n, width = groups[0].shape[1:]
-        held = 0 if self.carry is None else self.carry.shape[1]
+        held, top = min(2, self.seen), int(not self.given)
         self.seen += n
-        top, bottom = int(not self.begun), int(self.seen == self.height)
-        block = self.kernel.empty(top + held + n + bottom, self.left + width + self.right)
-        block[:, top : top + held] = self.carry if held else 0
-        body = block[:, top + held : top + held + n]
+        bottom = int(self.seen == self.height)
+        start, stop = top + held, top + held + n
+        block = self.kernel.empty(stop + bottom, self.left + width + self.right)
+        if held:
+            block[:, top:start] = self.carry[:, :held]
+        else:
+            self.carry = np.empty_like(block, shape=(len(block), 2, block.shape[2]))
         channel = 0
         for group in groups:
-            body[channel : channel + len(group), :, self.left : self.left + width] = group
+            block[channel : channel + len(group), start:stop, self.left : self.left + width] = group
             channel += len(group)
         if self.left:
-            body[:, :, 0] = body[:, :, 2]
+            block[:, start:stop, 0] = block[:, start:stop, 2]
         if self.right:
-            body[:, :, -1] = body[:, :, -3]
-        if held + n < 2:  # a reflected border takes two rows
-            self.carry = block[:, top:].copy("K")
+            block[:, start:stop, -1] = block[:, start:stop, -3]
+        kept = min(2, self.seen)
+        self.carry[:, :kept] = block[:, stop - kept : stop]
+        if self.seen < 2:  # the border above reflects the second row
             return None
-        self.begun = True
         if top:
             block[:, 0] = block[:, 2]
         if bottom:
             block[:, -1] = block[:, -3]
-        self.carry = block[:, -2:].copy("K")
-        if self.skip:
-            return self.kernel(block, self.skip(block.shape[1] - 2))
-        return self.kernel(block)
+        n = block.shape[1] - 2
+        self.given += n
+        return self.kernel(block, self.skip(n)) if self.skip else self.kernel(block)
 
 
 class Pool:
@@ -158,48 +182,55 @@ def between(size):
 class Tap:
     """A stream that is read twice: `ahead` leads, `take` follows."""
 
-    def __init__(self, source, window):
-        self.source, self.left = iter(source), window[0]
-        self.waiting = deque()
+    def __init__(self, source):
+        self.source = iter(source)
+        self.buffer = None
+        self.start = self.stop = 0  # of the rows in it that wait to be taken
 
     def ahead(self):
+        """The stream, every row noted as it passes."""
         return map(self._note, self.source)
 
-    def _note(self, rows):
-        self.waiting.append(rows)
-        return rows
+    def take(self, n):
+        """The next n rows, good until the stream goes on."""
+        while self.stop - self.start < n:
+            self._note(next(self.source))
+        self.start += n
+        return self.buffer[:, self.start - n : self.start]
 
-    def take(self, n, window):
-        """The next n rows, the columns of a window."""
-        taken = []
-        while n:
-            rows = self.waiting.popleft() if self.waiting else next(self.source)
-            if rows.shape[1] > n:
-                self.waiting.appendleft(rows[:, n:])
-            taken.append(rows[:, :n, window[0] - self.left : window[1] - self.left])
-            n -= taken[-1].shape[1]
-        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+    def _note(self, rows):
+        n, waiting = rows.shape[1], self.stop - self.start
+        if self.buffer is None or self.stop + n > self.buffer.shape[1]:
+            old = self.buffer
+            if old is None or waiting + n > old.shape[1]:
+                self.buffer = np.empty_like(rows, shape=(len(rows), waiting + n + n // 2, rows.shape[2]))
+            if waiting:
+                self.buffer[:, :waiting] = old[:, self.start : self.stop]  # NumPy minds the overlap
+            self.start, self.stop = 0, waiting
+        self.buffer[:, self.stop : self.stop + n] = rows
+        self.stop += n
+        return rows
 
 
 class Map:
-    """A map held whole: read as a stream, written by one, also in place behind the reader."""
+    """A window of a map, held whole: read as a stream, and written by one, also in place behind the reader."""
 
-    def __init__(self, values):
-        self.values = values  # (C, H, W)
+    def __init__(self, values, window):
+        self.values, self.window = values, window  # (C, H, columns of the window)
 
     def read(self, window, rows):
-        """The window's columns, so many rows at a time; views, so the writer must stay behind."""
-        left, right = window
-        for start in range(0, self.values.shape[1], rows):
-            yield self.values[:, start : start + rows, left:right]
+        """The columns of a window within its own, so many rows at a time; views, so the writer must stay behind."""
+        values = inside(self.values, window, self.window)
+        for start in range(0, values.shape[1], rows):
+            yield values[:, start : start + rows]
 
     def write(self, own, window):
-        """A step that writes its own columns of a window, and gives the rows on."""
-        place = 0
+        """A step that writes the columns `own` of a stream with this window, and gives the rows on."""
+        target, place = inside(self.values, own, self.window), 0
 
         def put(rows):
             nonlocal place
-            self.values[:, place : place + rows.shape[1], slice(*own)] = inside(rows, own, window)
+            target[:, place : place + rows.shape[1]] = inside(rows, own, window)
             place += rows.shape[1]
             return rows
 
@@ -218,7 +249,7 @@ class Moments:
         self.squares = np.zeros((channels, width))
 
     def of(self, own, window):
-        """A step that takes in its own columns of a window, and gives the rows on."""
+        """A step that takes in its own columns of a stream with this window, and gives the rows on."""
         columns = slice(*own)
         seen = 0
 
@@ -255,16 +286,19 @@ class WindowSums:
     """
 
     def __init__(self, channels, height, width):
+        self.channels = channels
         self.down, self.across = _times_seen(height), _times_seen(width)
-        self.sums = np.zeros((channels, 3, 3))
+        self.parts = {}  # by strip, so that their sum does not depend on which was done first
 
-    def of(self, own):
-        """A step that takes in its own columns of a map, and gives the rows on."""
+    def of(self, own, window):
+        """A step that takes in its own columns of a stream with this window, and gives the rows on."""
         across = self.across[:, slice(*own)]
+        sums = self.parts[own] = np.zeros((self.channels, 3, 3))
         place = 0
 
-        def gather(rows):
+        def gather(given):
             nonlocal place
+            rows = inside(given, own, window)
             down = self.down[:, place : place + rows.shape[1]]
             place += rows.shape[1]
             columns = rows.sum(axis=1).astype(float)
@@ -272,15 +306,16 @@ class WindowSums:
                 seen = columns
                 for row in np.flatnonzero(times != 1):
                     seen = seen + (times[row] - 1) * rows[:, row]
-                self.sums[:, offset] += seen @ across.T
-            return rows
+                sums[:, offset] += seen @ across.T
+            return given
 
         return gather
 
     def mean(self, weight, bias):
         """The mean of each channel of the convolution's output."""
+        sums = sum(self.parts[own] for own in sorted(self.parts))
         count = self.down.shape[1] * self.across.shape[1]
-        return np.einsum("oiyx,iyx->o", weight.astype(float), self.sums) / count + bias
+        return np.einsum("oiyx,iyx->o", weight.astype(float), sums) / count + bias
 
 
 def _times_seen(size):
