@@ -57,9 +57,7 @@ def parser():
     one = command(measure, "measure one variant at one size, in fresh processes")
     one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH")
     one.add_argument("--repeats", type=_count, default=1)
-    one.add_argument(
-        "--memory-limit", type=parse_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB"
-    )
+    one.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
     one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
     _model_options(one, variant="onnx")
 
@@ -111,17 +109,13 @@ def _count(text):
     return int(text)
 
 
-def parse_bytes(text):
-    """Bytes from a size such as 512MiB, 2GiB or 1073741824."""
-    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-    number = text.rstrip("aAbBgGiIkKmM ")
+def _bytes(text):
+    from .memory import parse_bytes
+
     try:
-        size = int(float(number) * units[text[len(number) :].strip().lower()])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB")
-    return size
+        return parse_bytes(text)
+    except Error as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # --- the commands ---

@@ -74,9 +74,9 @@ def find(weights=None):
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`; form: "onnx", "ort" (ONNX Runtime's own format), "inference" (66 tensors), "full" (162
-    tensors; a stand-in where the weights have fewer) or "vgg16" (a stand-in). A file that is of the form already is
-    returned as it is.
+    weights: from `find`; form: "onnx", "ort" (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the
+    weights), "inference" (66 tensors), "full" (162 tensors; a stand-in where the weights have fewer) or "vgg16" (a
+    stand-in). A file that is of the form already is returned as it is.
     """
     onnx = weights.path.suffix == ".onnx"
     if form == "onnx":
@@ -84,6 +84,8 @@ def prepared(weights, form):
         return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
     if form == "ort":
         return _made(f"{weights.sha256[:12]}/udnet-{__version__}.ort", "ort", prepared(weights, "onnx"))
+    if form == "stages":
+        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.npz", "stages", weights.path)
     if form == "inference":
         if not onnx and _holds(weights.path, tensors=66):
             return weights.path
@@ -92,7 +94,7 @@ def prepared(weights, form):
         return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
     if form == "vgg16":
         return stand_in("vgg16")
-    raise CheckpointError(f"{form}: no such form of weights; choose onnx, ort, inference, full or vgg16")
+    raise CheckpointError(f"{form}: no such form of weights; choose onnx, ort, stages, inference, full or vgg16")
 
 
 def stand_in(kind, weights=None):
@@ -118,7 +120,7 @@ def cache_folder():
 
 
 _OURS = re.compile(
-    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx|ort)"
+    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx|ort|npz)"
 )
 
 
@@ -318,6 +320,10 @@ def _make(form, out, weights=None):
         from udnet.export import export
 
         export(weights, out)
+    elif form == "stages":
+        from udnet.export import export_stages
+
+        export_stages(weights, out)
     elif form == "ort":
         _optimise(weights, out)
     elif form == "full":

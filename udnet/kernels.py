@@ -1,25 +1,25 @@
 """The convolutions of the tiled schedule, by either runtime: arrays in, arrays out, weights given at run time.
 
-A kernel takes a block of rows with its borders, channels x (n + 2) x (columns + 2), and returns channels x n x columns;
-its `empty` makes such a block in the layout that its runtime likes best. Each call runs on one thread: the strips of a
-picture run side by side, which keeps every core busy where convolutions of small blocks could not.
+A kernel takes a block of rows with its borders, channels x (n + 2) x (columns + 2), to channels x n x columns. Each
+call runs on one thread: the strips of a picture run side by side, which keeps every core busy where convolutions of
+small blocks could not.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 
+@dataclass(frozen=True)
 class Kernel:
-    """One convolution of a runtime."""
+    """One convolution of a runtime: `run(out, block)`, or `run(out, block, rows)`, returns its output.
 
-    def __init__(self, run, channels, empty):
-        self.run, self.channels, self._empty = run, channels, empty
+    It may be written to `out`, which has its shape, and is good until the next call of the same strip.
+    """
 
-    def __call__(self, *arrays):
-        return self.run(*arrays)
-
-    def empty(self, rows, columns):
-        """A block of its input, to be filled."""
-        return self._empty(self.channels, rows, columns)
+    run: callable
+    channels: int  # of the block
+    channels_out: int
 
 
 class TorchKernels:
@@ -30,26 +30,30 @@ class TorchKernels:
 
         from . import stages
 
-        torch.set_num_threads(1)
         self.torch, self.stages = torch, stages
 
+    def begin_thread(self):
+        """To be called in every thread that runs kernels: PyTorch keeps its number of threads by thread."""
+        self.torch.set_num_threads(1)
+
     @staticmethod
-    def empty(channels, rows, columns):
-        return np.empty((rows, columns, channels), np.float32).transpose(2, 0, 1)
+    def arranged(flat, channels, rows, columns):
+        """A flat array as channels x rows x columns, in the layout that PyTorch likes best."""
+        return flat.reshape(rows, columns, channels).transpose(2, 0, 1)
 
     def make(self, stage, *weights):
         """The kernel of a stage with these weights, by their order in `stages`."""
         torch = self.torch
         module = self.stages.STAGES[stage](*weights[0].shape[:2])
         for own, weight in zip(module.parameters(), weights, strict=True):
-            own.data = torch.from_numpy(np.float32(weight))
+            own.data = torch.from_numpy(np.array(weight, np.float32))
         module.to(memory_format=torch.channels_last)
 
-        def run(*arrays):
+        def run(out, *arrays):
             with torch.inference_mode():
                 return module(*(torch.from_numpy(array)[None] for array in arrays))[0].numpy()
 
-        return Kernel(run, weights[0].shape[1], self.empty)
+        return Kernel(run, weights[0].shape[1], len(weights[-1]))
 
 
 class OnnxKernels:
@@ -60,9 +64,13 @@ class OnnxKernels:
 
         self.runtime, self.graphs = onnxruntime, graphs  # bytes by name
 
+    def begin_thread(self):
+        """To be called in every thread that runs kernels: here a session knows its number of threads."""
+
     @staticmethod
-    def empty(channels, rows, columns):
-        return np.empty((channels, rows, columns), np.float32)
+    def arranged(flat, channels, rows, columns):
+        """A flat array as channels x rows x columns, in the layout that ONNX Runtime takes."""
+        return flat.reshape(channels, rows, columns)
 
     def make(self, stage, *weights):
         """The kernel of a stage with these weights, by their order in `stages`."""
@@ -77,9 +85,14 @@ class OnnxKernels:
         session = self.runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         names = [one.name for one in session.get_inputs()]
 
-        def run(*arrays):
-            given = {name: np.ascontiguousarray(one)[None] for name, one in zip(names, arrays, strict=True)}
-            return session.run(None, given)[0][0]
+        def run(out, *arrays):
+            arrays = [np.ascontiguousarray(one) for one in arrays]
+            binding = session.io_binding()
+            for name, one in zip(names, arrays, strict=True):
+                binding.bind_input(name, "cpu", 0, np.float32, (1, *one.shape), one.ctypes.data)
+            binding.bind_output("out", "cpu", 0, np.float32, (1, *out.shape), out.ctypes.data)
+            session.run_with_iobinding(binding)
+            return out
 
         run.held = values  # the session does not hold them
-        return Kernel(run, weights[0].shape[1], self.empty)
+        return Kernel(run, weights[0].shape[1], len(weights[-1]))

@@ -12,6 +12,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from . import Error
+
 MIB = 1024 * 1024
 
 _open = []  # the `track()` blocks that are running, outermost first: each record, and the mark where it began
@@ -131,6 +133,19 @@ def return_freed_memory():
     mallopt(trim_threshold, 64 * 1024)
 
 
+def parse_bytes(text):
+    """Bytes from a size such as 512MiB, 2GiB or 1073741824; `Error` where it is none."""
+    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    number = text.rstrip("aAbBgGiIkKmM ")
+    try:
+        size = int(float(number) * units[text[len(number) :].strip().lower()])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise Error(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB")
+    return size
+
+
 def plant(size, seconds):
     """Hold `size` bytes of touched memory for `seconds`, then give them back: a known answer for any instrument.
 
@@ -141,12 +156,25 @@ def plant(size, seconds):
 
     import numpy as np
 
-    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
-    with mmap.mmap(-1, size, **private) as block:
+    with _pages(size) as block:
         pages = np.frombuffer(block, np.uint8)[:: mmap.PAGESIZE]
         pages[:] = 1
         time.sleep(seconds)
         del pages  # or the block cannot be closed
+
+
+def floats(count):
+    """An array of so many float32, zero, in pages of its own: they leave no hole in the heap, and go back at once."""
+    import numpy as np
+
+    return np.frombuffer(_pages(max(1, 4 * count)), np.float32, count)
+
+
+def _pages(size):
+    import mmap
+
+    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    return mmap.mmap(-1, size, **private)
 
 
 def _status(name):

@@ -1,27 +1,89 @@
-"""How a picture is cut for the tiled schedule, and what is kept from pass to pass."""
+"""How a picture is cut for the tiled schedule, what is kept from pass to pass, and what that costs.
+
+A plan trades memory for time: what a strip does not keep, it computes again in every later pass. `fit` takes the plan
+that computes least within a budget of bytes.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 from .streams import beneath, doubled, widened
+
+WIDTH = 64  # channels of every map
+CONV = 9 * WIDTH  # multiply-adds a pixel and a channel of the input
+PIXEL = 4 * WIDTH  # bytes a pixel of a map
+
+# What a strip keeps from pass to pass besides its part of the map at an eighth; each adds to the one before.
+NOTHING = 0
+BOTTOM = 1  # the maps at half and a quarter of the size
+FULL = 2  # the full-size map
+INNER = 3  # the one within an output block
+
+SHAPES = ((512, 16), (256, 16), (256, 8))  # most columns of a strip, rows that enter at once: from fast to lean
+CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
+LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Strips of columns, and how many rows of the picture enter at once.
+    """Strips of columns with what each keeps, and how many rows of the picture enter at once."""
 
-    Of a strip are kept, besides its part of the map at an eighth of the size: 0 nothing; 1 the map at a quarter; 2 that
-    at half the size too; 3 the full-size one; 4 and the one within an output block.
-    """
-
+    height: int
+    width: int
     strips: tuple  # of (own columns, kept)
     rows: int
+    threads: int
+
+    @cached_property
+    def bytes(self):
+        """What is held at the most: pictures, maps and what passes through."""
+        pictures = 2 * 3 * self.height * self.width
+        eighth = PIXEL * (self.height >> 3) * (self.width >> 3)
+        kept = sum(Windows(own, self.width).kept_bytes(self.height, kept) for own, kept in self.strips)
+        at_once = min(self.threads, len(self.strips))
+        return pictures + eighth + kept + at_once * max(self._passing(own) for own, _ in self.strips)
+
+    def _passing(self, own):
+        """What passes through a strip that runs."""
+        left, right = Windows(own, self.width).encoded(0, 2)
+        return (right - left) * (self.rows + 24) * PIXEL * 3
+
+    @cached_property
+    def multiply_adds(self):
+        """What it computes, the columns beside each strip and the calls included."""
+        return sum(Windows(own, self.width).multiply_adds(self.height, self.rows, kept) for own, kept in self.strips)
 
 
-def even(width, height, columns, kept, rows):
-    """A plan of equal strips, at most so many columns wide."""
+def leanest(height, width, threads):
+    """The plan that holds least."""
+    return _even(height, width, threads, *SHAPES[-1])
+
+
+def fit(height, width, threads, budget):
+    """The plan that computes least among those that hold at most `budget` bytes; None where none does."""
+    plans = [_filled(_even(height, width, threads, *shape), budget) for shape in SHAPES]
+    return min((plan for plan in plans if plan.bytes <= budget), key=lambda plan: plan.multiply_adds, default=None)
+
+
+def _even(height, width, threads, columns, rows):
+    """A plan of equal strips that keep nothing; as many as keep every thread busy."""
     count = -(-width // columns)
-    edges = [round(width * place / count / 8) * 8 for place in range(count + 1)]
-    return Plan(tuple(((left, right), kept) for left, right in zip(edges, edges[1:], strict=False)), rows)
+    count = max(1, min(-(-count // threads) * threads, width // LEAST))
+    edges = [width * place // count // 8 * 8 for place in range(count + 1)]
+    return Plan(height, width, tuple((own, NOTHING) for own in pairwise(edges)), rows, threads)
+
+
+def _filled(plan, budget):
+    """The plan with as much kept as the budget holds: level by level, strip by strip."""
+    for level in (BOTTOM, FULL, INNER):
+        for place, (own, _) in enumerate(plan.strips):
+            strips = (*plan.strips[:place], (own, level), *plan.strips[place + 1 :])
+            more = Plan(plan.height, plan.width, strips, plan.rows, plan.threads)
+            if more.bytes > budget:
+                return plan
+            plan = more
+    return plan
 
 
 @dataclass(frozen=True)
@@ -36,7 +98,7 @@ class Windows:
         return widened(self.own, columns, self.width)
 
     def joined(self, level):
-        """Of UpConv's output: at the full size what both output blocks take, below what is upsampled."""
+        """Of UpConv's output: at the full size what both output blocks take, below it what is upsampled."""
         return self.above(level - 1) if level else self.around(4)
 
     def skip(self, level):
@@ -52,3 +114,41 @@ class Windows:
         if level == deepest:
             return self.skip(level)
         return doubled(widened(self.encoded(level + 1, deepest), 2, self.width >> level + 1))
+
+    def kept_bytes(self, height, kept):
+        """Of the maps that are kept, at the most."""
+        bottom = sum(_columns(self.skip(level)) * (height >> level) for level in (1, 2))
+        full, inner = (_columns(window) * height for window in (self.skip(0), self.around(3)))
+        return PIXEL * sum((bottom, full, inner)[:kept])
+
+    def multiply_adds(self, height, rows, kept):
+        """Of all passes, calls included."""
+
+        def convolution(window, level=0, cin=WIDTH):
+            return cin * CONV * _columns(window) * (height >> level) + CALL * height / rows
+
+        def twice(window, level, cin):
+            return convolution(widened(window, 1, self.width >> level), level, cin) + convolution(window, level)
+
+        def encoder(deepest):
+            return sum(
+                twice(self.encoded(level, deepest), level, WIDTH if level else 3) for level in range(deepest + 1)
+            )
+
+        def joined(level):
+            return twice(self.joined(level), level, 2 * WIDTH)
+
+        bottom = joined(2) + joined(1)
+        again = (encoder(2) + bottom, encoder(0), 0, 0)[kept]  # up to UpConv1, in every later pass
+        inner, refined, inner_again, finished = (convolution(self.around(columns)) for columns in (3, 2, 1, 0))
+        trunk = again + joined(0)
+        first = encoder(2) + (again if kept == NOTHING else bottom) + trunk + inner
+        if kept == INNER:
+            return first + refined + inner_again + finished
+        if kept == FULL:
+            return first + inner + refined + 2 * inner_again + finished
+        return first + 2 * (trunk + inner + refined + inner_again) + finished
+
+
+def _columns(window):
+    return window[1] - window[0]

@@ -1,12 +1,14 @@
 """Maps as streams of rows: each step takes the next rows of its input and gives the rows that follow from them.
 
-A 3x3 convolution needs three rows for one, so a step keeps the two rows that it will need again and nothing more: no map
-is ever held whole, no row is computed twice, and the borders are those of the whole image. Rows are float32 arrays,
+A 3x3 convolution needs three rows for one, so a step keeps the two rows that it will need again and nothing more: no
+map is ever held whole, no row is computed twice, and the borders are those of the whole image. Rows are float32 arrays,
 channels x rows x columns; a window (left, right) says which of a map's columns a stream carries. The rows that a step
 gives are good until it is asked for the next ones.
 """
 
 import numpy as np
+
+from . import memory
 
 
 def stream(step, source):
@@ -27,6 +29,7 @@ def exhaust(rows):
 def split(source, most):
     """A stream of no more than so many rows at once: at a map's end, steps give all that they have held back."""
     for rows in source:
+        rows = rows.copy("K") if rows.shape[1] > most else rows  # what follows works in the same arrays
         for start in range(0, rows.shape[1], most):
             yield rows[:, start : start + most]
 
@@ -57,6 +60,35 @@ def inside(rows, own, window):
 # --- steps ---
 
 
+class Workspace:
+    """The arrays that the steps of a strip work in, by name: the next strip takes the same, so the heap stays whole.
+
+    `arranged(flat, channels, rows, columns)` is a flat array in the layout that a runtime likes best.
+    """
+
+    def __init__(self, arranged):
+        self.arranged, self.flat = arranged, {}
+
+    def array(self, name, channels, rows, columns):
+        """An array of this shape with any values, the last one of this name where that has room."""
+        size = channels * rows * columns
+        if name not in self.flat or self.flat[name].size < size:
+            self.flat[name] = memory.floats(size)
+        return self.arranged(self.flat[name][:size], channels, rows, columns)
+
+    def longest(self, name, channels, rows, columns):
+        """The same, of more rows where there is room for them."""
+        known = self.flat[name].size // (channels * columns) if name in self.flat else 0
+        return self.array(name, channels, max(rows, known), columns)
+
+    def joined(self, name, one, other):
+        """The rows of one array and then those of another."""
+        out = self.array(name, len(other), one.shape[1] + other.shape[1], other.shape[2])
+        out[:, : one.shape[1]] = one
+        out[:, one.shape[1] :] = other
+        return out
+
+
 class Convolution:
     """A 3x3 convolution with reflected borders.
 
@@ -65,12 +97,13 @@ class Convolution:
     the next n of the output.
     """
 
-    def __init__(self, kernel, height, width, window, skip=None):
+    def __init__(self, kernel, height, width, window, skip, workspace, name):
         self.kernel, self.height, self.skip = kernel, height, skip
         self.left, self.right = int(window[0] == 0), int(window[1] == width)
         self.seen = 0  # rows of the input so far
         self.given = 0  # rows of the output
         self.carry = None  # the last two rows of the input, with their borders
+        self.workspace, self.name = workspace, name
 
     def __call__(self, rows):
         groups = rows if isinstance(rows, tuple) else (rows,)
@@ -79,11 +112,11 @@ class Convolution:
         self.seen += n
         bottom = int(self.seen == self.height)
         start, stop = top + held, top + held + n
-        block = self.kernel.empty(stop + bottom, self.left + width + self.right)
-        if held:
-            block[:, top:start] = self.carry[:, :held]
-        else:
-            self.carry = np.empty_like(block, shape=(len(block), 2, block.shape[2]))
+        shape = self.kernel.channels, stop + bottom, self.left + width + self.right
+        block = self.workspace.array("block", *shape)
+        if self.carry is None:
+            self.carry = self.workspace.array((self.name, "carry"), shape[0], 2, shape[2])
+        block[:, top:start] = self.carry[:, :held]
         channel = 0
         for group in groups:
             block[channel : channel + len(group), start:stop, self.left : self.left + width] = group
@@ -102,24 +135,32 @@ class Convolution:
             block[:, -1] = block[:, -3]
         n = block.shape[1] - 2
         self.given += n
-        return self.kernel(block, self.skip(n)) if self.skip else self.kernel(block)
+        out = self.workspace.array("given", self.kernel.channels_out, n, block.shape[2] - 2)
+        return self.kernel.run(out, block, self.skip(n)) if self.skip else self.kernel.run(out, block)
 
 
 class Pool:
     """The largest of each two by two values."""
 
-    def __init__(self):
+    def __init__(self, workspace, name):
+        self.workspace, self.name = workspace, name
         self.carry = None  # a row without its second
 
     def __call__(self, rows):
         if self.carry is not None:
-            rows = np.concatenate([self.carry, rows], axis=1)
+            rows = self.workspace.joined((self.name, "in"), self.carry, rows)
         pairs, odd = divmod(rows.shape[1], 2)
-        self.carry = rows[:, -1:].copy("K") if odd else None
+        channels, _, columns = rows.shape
+        self.carry = None
+        if odd:
+            self.carry = self.workspace.array((self.name, "carry"), channels, 1, columns)
+            self.carry[:] = rows[:, -1:]
         if not pairs:
             return None
-        tall = np.maximum(rows[:, 0 : 2 * pairs : 2], rows[:, 1 : 2 * pairs : 2])
-        return np.maximum(tall[:, :, 0::2], tall[:, :, 1::2])
+        tall = self.workspace.array((self.name, "tall"), channels, pairs, columns)
+        np.maximum(rows[:, 0 : 2 * pairs : 2], rows[:, 1 : 2 * pairs : 2], out=tall)
+        out = self.workspace.array((self.name, "out"), channels, pairs, columns // 2)
+        return np.maximum(tall[:, :, 0::2], tall[:, :, 1::2], out=out)
 
 
 class Upsample:
@@ -129,7 +170,7 @@ class Upsample:
     the input's; `output` is the output's window.
     """
 
-    def __init__(self, height, width, window):
+    def __init__(self, height, width, window, workspace, name):
         self.height = height
         self.down = between(height)
         self.across = between(width)[:, window[0] : window[1] - 1]
@@ -137,40 +178,44 @@ class Upsample:
         self.output = 2 * window[0] + 1 - self.left, 2 * window[1] - 1 + self.right
         self.seen = 0
         self.carry = None  # the last row
+        self.workspace, self.name = workspace, name
 
     def __call__(self, rows):
         top, bottom = int(self.seen == 0), int(self.seen + rows.shape[1] == self.height)
-        if self.carry is not None:
-            rows = np.concatenate([self.carry, rows], axis=1)
+        if self.carry is None:
+            self.carry = self.workspace.array((self.name, "carry"), len(rows), 1, rows.shape[2])
+        else:
+            rows = self.workspace.joined((self.name, "in"), self.carry, rows)
         pairs = rows.shape[1] - 1
         self.seen += pairs + top
         weights = self.down[:, self.seen - 1 - pairs : self.seen - 1, None]
-        self.carry = rows[:, -1:].copy("K")
-        rows = _fill(rows, weights, top, bottom, axis=1)
-        return _fill(rows, self.across, self.left, self.right, axis=2)
+        self.carry[:] = rows[:, -1:]
+        rows = self._fill(rows, weights, top, bottom, axis=1)
+        return self._fill(rows, self.across, self.left, self.right, axis=2)
 
+    def _fill(self, rows, weights, first, last, axis):
+        """Two values between each two neighbours along an axis, and the ends where they are the map's own."""
 
-def _fill(rows, weights, first, last, axis):
-    """Two values between each two neighbours along an axis, and the ends where they are the map's own."""
+        def cut(*bounds):
+            return (slice(None),) * axis + (slice(*bounds),)
 
-    def cut(*bounds):
-        return (slice(None),) * axis + (slice(*bounds),)
-
-    pairs = rows.shape[axis] - 1
-    shape = list(rows.shape)
-    shape[axis] = first + 2 * pairs + last
-    out = np.empty_like(rows, shape=shape)
-    one = rows[cut(pairs)]
-    difference = rows[cut(1, None)] - one
-    for place, weight in enumerate(weights):
-        target = out[cut(first + place, first + 2 * pairs, 2)]
-        np.multiply(difference, weight, out=target)
-        target += one
-    if first:
-        out[cut(1)] = rows[cut(1)]
-    if last:
-        out[cut(-1, None)] = rows[cut(-1, None)]
-    return out
+        pairs = rows.shape[axis] - 1
+        shape = list(rows.shape)
+        shape[axis] = pairs
+        difference = self.workspace.array((self.name, "difference", axis), *shape)
+        shape[axis] = first + 2 * pairs + last
+        out = self.workspace.array((self.name, "out", axis), *shape)
+        one = rows[cut(pairs)]
+        np.subtract(rows[cut(1, None)], one, out=difference)
+        for place, weight in enumerate(weights):
+            target = out[cut(first + place, first + 2 * pairs, 2)]
+            np.multiply(difference, weight, out=target)
+            target += one
+        if first:
+            out[cut(1)] = rows[cut(1)]
+        if last:
+            out[cut(-1, None)] = rows[cut(-1, None)]
+        return out
 
 
 def between(size):
@@ -182,10 +227,11 @@ def between(size):
 class Tap:
     """A stream that is read twice: `ahead` leads, `take` follows."""
 
-    def __init__(self, source):
+    def __init__(self, source, workspace, name):
         self.source = iter(source)
         self.buffer = None
         self.start = self.stop = 0  # of the rows in it that wait to be taken
+        self.workspace, self.name = workspace, (name, "tap")
 
     def ahead(self):
         """The stream, every row noted as it passes."""
@@ -203,7 +249,7 @@ class Tap:
         if self.buffer is None or self.stop + n > self.buffer.shape[1]:
             old = self.buffer
             if old is None or waiting + n > old.shape[1]:
-                self.buffer = np.empty_like(rows, shape=(len(rows), waiting + n + n // 2, rows.shape[2]))
+                self.buffer = self.workspace.longest(self.name, len(rows), waiting + n, rows.shape[2])
             if waiting:
                 self.buffer[:, :waiting] = old[:, self.start : self.stop]  # NumPy minds the overlap
             self.start, self.stop = 0, waiting
@@ -279,7 +325,7 @@ class Moments:
 
 
 class WindowSums:
-    """What the mean of a 3x3 convolution's output takes of its input: the sum of all that each of the nine weights sees.
+    """What the mean of a 3x3 convolution's output takes of its input: the sum of all that each of nine weights sees.
 
     With reflected borders a weight sees every value once, except that its side's outermost row (column) is missed and
     the one after the opposite border is seen twice.

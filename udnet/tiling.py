@@ -2,8 +2,8 @@
 
 Five sums look at the whole image: the attention of the two blocks at an eighth of the size, the latent statistics with
 the instance norm, and the attention of the two output blocks. Each ends a pass over the picture. In a pass every strip
-of columns is a stream of rows (`streams`) from the image, or from maps that the strip keeps, to the place where the next
-sum is taken:
+of columns is a stream of rows (`streams`) from the image, or from maps that the strip keeps, to the place where the
+next sum is taken:
 
     encode      the encoder down to an eighth of the size; x1's share of the statistics
     deepen      two blocks at an eighth of the size, in place
@@ -13,19 +13,24 @@ sum is taken:
     finish      the second output block, and the picture
 
 A strip computes the columns beside it that its own depend on, so strips share nothing but the sums and the map at an
-eighth of the size, and run side by side. What a strip does not keep, each pass computes again; what it keeps is
-overwritten behind the front of the stream that reads it: x1 by UpConv1's output, that by the first output block's; x2
-by UpConv2's, x3 by UpConv3's. The norm is folded into the weights of the convolution after it, the attention into those
-of the convolution before it, and the mean of a convolution's output follows from sums of its input, so that no
-convolution runs for its mean alone.
+eighth of the size, and run side by side. What a strip does not keep (`plans`), each pass computes again; what it keeps
+is overwritten behind the front of the stream that reads it: x1 by UpConv1's output, that by the first output block's;
+x2 by UpConv2's; the map within the first output block by that within the second.
+
+The norm is folded into the weights of the convolution after it, the attention into those of the convolution before it,
+and the mean of a convolution's output follows from sums of its input, so that no convolution runs for its mean alone.
 """
 
+import math
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
-from . import images
-from .plans import Windows
+from . import Error, images, memory, plans
+from .plans import BOTTOM, FULL, INNER, NOTHING, Windows
 from .streams import (
     Convolution,
     Map,
@@ -34,6 +39,7 @@ from .streams import (
     Tap,
     Upsample,
     WindowSums,
+    Workspace,
     exhaust,
     inside,
     split,
@@ -45,21 +51,34 @@ WIDTH = 64  # channels of every map
 LATENT = 20
 EPS = 1e-5
 SLOPE = 0.01
+PASSES = 5
+LARGE = 2_000_000  # pixels, from which a person waits
 
 
 class TiledNetwork:
     """UDnet by the tiled schedule. Called as any network; `enhance` takes and gives bytes, a few rows at a time.
 
     `kernels`: a runtime's, see `kernels`; `weights`: arrays by the names of the published state dict, without prefixes;
-    `plan`: from height and width to a `Plan`; `threads`: how many strips run at once.
+    `threads`: how many strips run at once; `limit`: bytes that the whole process may take (None: the leanest plan).
     """
 
-    def __init__(self, kernels, weights, plan, threads):
-        self.new, self.weights, self.plan, self.threads = kernels, weights, plan, threads
+    def __init__(self, kernels, weights, threads, limit=None):
+        self.new, self.weights, self.threads, self.limit = kernels, weights, threads, limit
         names = [f"pr_encoder.conv{level}.conv.{i}" for level in (1, 2, 3) for i in (1, 4)]
         names += [f"pr_UpConv{level}.conv.{i}" for level in (3, 2) for i in (1, 4)] + ["pr_UpConv1.conv.4"]
         names += [f"{block}.body.1" for block in ("pr_encoder.conv4", "pr_conv", "out_conv.0", "out_conv.1")]
         self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in names}
+        self.floor = memory.resident()
+
+    def plan(self, height, width):
+        """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
+        if self.limit is None:
+            return plans.leanest(height, width, self.threads)
+        found = plans.fit(height, width, self.threads, self.limit - self.floor)
+        if found is None:
+            least = self.floor + plans.leanest(height, width, self.threads).bytes
+            raise Error(f"{height}x{width} takes at least {least / memory.MIB:,.0f} MiB: raise the memory limit")
+        return found
 
     def weight_and_bias(self, name):
         """The two tensors of a convolution."""
@@ -95,19 +114,39 @@ class TiledNetwork:
         return out
 
     def _run(self, height, width, read, write):
-        with ThreadPoolExecutor(self.threads) as pool:
-            _Picture(self, height, width, read, pool).enhance(write)
+        plan = self.plan(height, width)
+        self.new.begin_thread()  # this one runs the smallest maps
+        with (
+            ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
+            _progress(plan) as advance,
+        ):
+            _Picture(self, plan, read, pool, advance).enhance(write)
+
+
+@contextmanager
+def _progress(plan):
+    """A function that tells a person who waits for a large picture of so many columns that have passed a pass."""
+    if plan.height * plan.width < LARGE or not sys.stderr.isatty():
+        yield lambda columns: None
+        return
+    from tqdm import tqdm
+
+    shown = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
+    about = {"desc": f"{plan.height}x{plan.width}", "bar_format": shown, "leave": False}
+    with tqdm(total=PASSES * plan.width, **about) as bar:
+        yield bar.update
 
 
 class _Picture:
     """One picture on its way through the passes; height and width are multiples of 8."""
 
-    def __init__(self, network, height, width, read, pool):
-        self.network, self.new, self.pool = network, network.new, pool
-        self.height, self.width, self.read = height, width, read
+    def __init__(self, network, plan, read, pool, advance):
+        self.network, self.new, self.plan, self.read = network, network.new, plan, read
+        self.pool, self.advance = pool, advance
+        self.height, self.width = plan.height, plan.width
         self.kernels = dict(network.kernels)  # those whose weights depend on the picture join them
-        self.plan = network.plan(height, width)
-        self.eighth = self.new_map((0, width >> 3), 3)
+        self.workspaces = threading.local()
+        self.eighth = self.new_map((0, self.width >> 3), 3)
         self.strips = [_Strip(self, own, kept) for own, kept in self.plan.strips]
 
     def enhance(self, write):
@@ -123,10 +162,17 @@ class _Picture:
         self.fold_attention("out_conv.1", self.each(_Strip.refine, WindowSums(WIDTH, self.height, self.width)))
         self.each(_Strip.finish, write)
 
+    @property
+    def workspace(self):
+        """This thread's own."""
+        if not hasattr(self.workspaces, "own"):
+            self.workspaces.own = Workspace(self.new.arranged)
+        return self.workspaces.own
+
     def each(self, run, argument):
         """A pass: every strip, as many at once as there are threads."""
-        for _ in self.pool.map(lambda strip: run(strip, argument), self.strips):
-            pass
+        for strip, _ in zip(self.strips, self.pool.map(lambda strip: run(strip, argument), self.strips), strict=True):
+            self.advance(strip.own[1] - strip.own[0])
         return argument
 
     def deepen(self, block):
@@ -135,18 +181,19 @@ class _Picture:
         sums = WindowSums(WIDTH, self.height >> 3, self.width >> 3)
         exhaust(stream(sums.of(own, own), self.convolved(f"{block}.body.1", x.read(own, self.rows(3)), own, 3)))
         self.fold_attention(block, sums)
-        tap = Tap(x.read(own, self.rows(3)))
+        tap = Tap(x.read(own, self.rows(3)), self.workspace, block)
         rows = self.convolved(f"{block}.body.1", tap.ahead(), own, 3)
         exhaust(stream(x.write(own, own), self.convolved(f"{block}.body.4", rows, own, 3, tap.take)))
 
     def convolved(self, name, rows, window, level, skip=None):
         """A stream through a convolution; the window is the output's."""
-        step = Convolution(self.kernels[name], self.height >> level, self.width >> level, window, skip)
-        return stream(step, rows)
+        height, width = self.height >> level, self.width >> level
+        return stream(Convolution(self.kernels[name], height, width, window, skip, self.workspace, name), rows)
 
     def new_map(self, window, level):
         """An empty map of a level's window."""
-        return Map(self.new.empty(WIDTH, self.height >> level, window[1] - window[0]), window)
+        shape = WIDTH, self.height >> level, window[1] - window[0]
+        return Map(self.new.arranged(memory.floats(math.prod(shape)), *shape), window)
 
     def rows(self, level):
         """How many rows of a level's maps come of the rows of the picture that enter at once."""
@@ -206,30 +253,29 @@ class _Strip:
             window = windows.encoded(level, 2)
             if level == 0:
                 rows = stream(moments.of(self.own, window), rows)
-            if level > 2 - self.kept:
+            if self.kept > (BOTTOM if level == 0 else NOTHING):
                 self.maps[level] = self.picture.new_map(windows.skip(level), level)
                 rows = stream(self.maps[level].write(windows.skip(level), window), rows)
             return rows
 
         quarter, eighth = (tuple(side >> halvings for side in self.own) for halvings in (2, 3))
         rows = (inside(rows, quarter, windows.encoded(2, 2)) for rows in self.encoder(2, note))
-        exhaust(stream(self.picture.eighth.write(eighth, eighth), stream(Pool(), rows)))
+        exhaust(stream(self.picture.eighth.write(eighth, eighth), stream(Pool(self.picture.workspace, 3), rows)))
 
     def decode(self, moments):
         """The decoder up to the norm: the column sums of what it upsamples."""
         exhaust(stream(moments.of(self.own, self.windows.skip(0)), self.upsampled(0, self.skips(1))))
         self.decoded = True
-        if self.kept > 1:
-            del self.maps[2]
+        self.maps.pop(2, None)
 
     def normalise(self, sums):
         """Up to the first output block's attention."""
         rows = self.inner(0, self.trunk(0))
-        if self.kept > 3:
+        if self.kept == INNER:
             self.hidden = self.picture.new_map(self.windows.around(3), 0)
             rows = stream(self.hidden.write(self.windows.around(3), self.windows.around(3)), rows)
         exhaust(stream(sums.of(self.own, self.windows.around(3)), rows))
-        if self.kept > 2:
+        if self.kept >= FULL:
             self.depth = 0
             del self.maps[1]
 
@@ -239,7 +285,7 @@ class _Strip:
         if self.hidden:
             rows = stream(self.hidden.write(self.windows.around(1), self.windows.around(1)), rows)
         exhaust(stream(sums.of(self.own, self.windows.around(1)), rows))
-        if self.kept > 2:
+        if self.kept >= FULL:
             self.depth = 1
 
     def finish(self, write):
@@ -264,26 +310,28 @@ class _Strip:
         rows = self.image(widened(self.windows.encoded(0, deepest), 2, self.picture.width))
         for level in range(deepest + 1):
             if level:
-                rows = stream(Pool(), rows)
+                rows = stream(Pool(self.picture.workspace, level), rows)
             rows = self.twice(f"pr_encoder.conv{level + 1}", rows, self.windows.encoded(level, deepest), level)
             rows = note(level, rows)
         return rows
 
     def skips(self, first):
         """What gives the next n rows of the encoder's maps, by level, from this one on."""
-        takes, deepest = {}, max(2 - self.kept, -1)
+        takes, deepest = {}, 0 if self.kept == BOTTOM else 2
 
         def note(level, rows):
             if level < first:
                 return rows
-            tap, own, window = Tap(rows), self.windows.skip(level), self.windows.encoded(level, deepest)
+            tap = Tap(rows, self.picture.workspace, level)
+            own, window = self.windows.skip(level), self.windows.encoded(level, deepest)
             takes[level] = lambda n: inside(tap.take(n), own, window)
             return tap.ahead()
 
-        if deepest >= first:
+        for level, kept in self.maps.items():
+            rows = kept.read(self.windows.skip(level), self.picture.rows(level))
+            takes[level] = Tap(rows, self.picture.workspace, level).take
+        if first not in takes:
             self.encoder(deepest, note)
-        for level in range(deepest + 1, 1 if self.decoded else 3):
-            takes[level] = Tap(self.read_map(level, self.windows.skip(level))).take
         return takes
 
     def upsampled(self, level, skips):
@@ -291,11 +339,12 @@ class _Strip:
         picture, window = self.picture, self.windows.above(level)
         if level == 2:
             rows = picture.eighth.read(window, picture.rows(3))
-        elif self.decoded and level + 1 == max(1, 3 - self.kept):
-            rows = self.read_map(level + 1, window)
+        elif self.decoded and level + 1 in self.maps:
+            rows = self.maps[1].read(window, picture.rows(1))
         else:
             rows = self.joined(level + 1, skips)
-        step = Upsample(picture.height >> level + 1, picture.width >> level + 1, window)
+        height, width = picture.height >> level + 1, picture.width >> level + 1
+        step = Upsample(height, width, window, picture.workspace, ("upsampled", level))
         rows = stream(step, split(rows, picture.rows(level + 1)))
         return (inside(rows, self.windows.skip(level), step.output) for rows in rows)
 
@@ -304,18 +353,16 @@ class _Strip:
         window = self.windows.joined(level)
         pairs = ((skips[level](rows.shape[1]), rows) for rows in self.upsampled(level, skips))
         rows = self.twice(f"pr_UpConv{level + 1}", pairs, window, level)
-        if level in self.maps and level <= max(1, 3 - self.kept):
-            rows = stream(self.maps[level].write(window, window), rows)
-        return rows
+        return stream(self.maps[level].write(window, window), rows) if level in self.maps and level < 2 else rows
 
     def trunk(self, n):
         """The map that output block n takes."""
         if self.depth == n:
-            return self.read_map(0, self.windows.around(4 - 2 * n))
+            return self.maps[0].read(self.windows.around(4 - 2 * n), self.picture.plan.rows)
         if n == 0:
             return self.joined(0, self.skips(0))
         rows, window = self.refined(0), self.windows.around(2)
-        return stream(self.maps[0].write(window, window), rows) if self.kept > 2 else rows
+        return stream(self.maps[0].write(window, window), rows) if 0 in self.maps else rows
 
     def inner(self, n, rows):
         """The map within output block n."""
@@ -323,7 +370,8 @@ class _Strip:
 
     def refined(self, n):
         """What output block n gives; the last one gives the picture."""
-        tap, own, window = Tap(self.trunk(n)), self.windows.around(2 - 2 * n), self.windows.around(4 - 2 * n)
+        tap = Tap(self.trunk(n), self.picture.workspace, f"out_conv.{n}")
+        own, window = self.windows.around(2 - 2 * n), self.windows.around(4 - 2 * n)
         if self.hidden:
             rows = self.hidden.read(self.windows.around(3 - 2 * n), self.picture.plan.rows)
         else:
@@ -335,6 +383,3 @@ class _Strip:
         wider = widened(window, 1, self.picture.width >> level)
         rows = self.picture.convolved(f"{block}.conv.1", rows, wider, level)
         return self.picture.convolved(f"{block}.conv.4", rows, window, level)
-
-    def read_map(self, level, window):
-        return self.maps[level].read(window, self.picture.rows(level))

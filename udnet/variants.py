@@ -10,7 +10,8 @@ Imported by every trial before anything is measured, so it imports next to nothi
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,26 @@ def load_onnx_lean(threads, path):
     return OnnxNetwork(path, threads, enable_cpu_mem_arena=False)
 
 
+def load_pytorch_tiled(threads, checkpoint, limit=None):
+    """The exact tiled schedule by PyTorch; `limit`: bytes of the whole process (None: the leanest plan)."""
+    from . import checkpoint as checkpoints
+    from . import kernels, tiling
+
+    state = checkpoints.read(checkpoint)
+    weights = {name.removeprefix("decoder."): tensor.numpy() for name, tensor in state.items()}
+    return tiling.TiledNetwork(kernels.TorchKernels(), weights, threads, limit)
+
+
+def load_onnx_tiled(threads, path, limit=None):
+    """The exact tiled schedule by ONNX Runtime; `limit`: bytes of the whole process (None: the leanest plan)."""
+    from . import kernels, tiling
+
+    with np.load(path) as file:
+        arrays = dict(file)
+    graphs = {name[6:]: arrays.pop(name).tobytes() for name in list(arrays) if name.startswith("graph.")}
+    return tiling.TiledNetwork(kernels.OnnxKernels(graphs), arrays, threads, limit)
+
+
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -194,6 +215,24 @@ VARIANTS = {
             ("onnx",),
             ("onnxruntime",),
         ),
+        Variant(
+            "pytorch-tiled",
+            "pytorch",
+            "strip by strip, exact; the leanest plan, NAME@512MiB: the fastest within a limit",
+            load_pytorch_tiled,
+            ("inference",),
+            ("torch",),
+            "tiled",
+        ),
+        Variant(
+            "onnx-tiled",
+            "onnx",
+            "strip by strip, exact; the leanest plan, NAME@512MiB: the fastest within a limit",
+            load_onnx_tiled,
+            ("stages",),
+            ("onnxruntime",),
+            "tiled",
+        ),
     )
 }
 
@@ -201,13 +240,17 @@ VARIANTS = {
 def find(name):
     """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines.
 
-    `NAME+ALLOCATOR` is the variant under another allocator (`allocators`); `load.NAME` is a rung of the `ladder`.
+    `NAME+ALLOCATOR` is the variant under another allocator (`allocators`), `NAME@SIZE` a tiled one with the plan for a
+    memory limit; `load.NAME` is a rung of the `ladder`.
     """
     if "+" in name and ":" not in name:
         from . import allocators
 
         base, _, allocator = name.rpartition("+")
         return allocators.under(find(base), allocator)
+    if "@" in name and ":" not in name:
+        base, _, size = name.rpartition("@")
+        return _within(find(base), size)
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)
@@ -218,6 +261,13 @@ def find(name):
     if name not in known:
         raise Error(f"no variant {name!r}: choose from {', '.join(known)}, or name your own as FILE.py:NAME")
     return known[name]
+
+
+def _within(variant, size):
+    if variant.schedule != "tiled":
+        raise Error(f"{variant.name} has no plan for a memory limit: choose a tiled variant")
+    limit = memory.parse_bytes(size)
+    return replace(variant, name=f"{variant.name}@{size}", load=partial(variant.load, limit=limit))
 
 
 def _from_file(path, attribute):
@@ -260,6 +310,8 @@ def enhance(network, pixels):
     """One picture through a network: uint8 height x width x 3 in and out; any size, padded and cropped back."""
     from . import images
 
+    if hasattr(network, "enhance"):
+        return network.enhance(pixels)
     height, width = pixels.shape[:2]
     return images.to_pixels(network(images.to_batch(pixels)), height, width)
 

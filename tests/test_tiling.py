@@ -1,0 +1,202 @@
+"""The tiled schedule against the whole image, and its plans against what they promise."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from udnet import Error, checkpoint, export, images, kernels, plans, tiling, trial, variants
+from udnet.findings_audit import multiply_adds
+from udnet.memory import MIB
+from udnet.model import InferenceUDnet
+
+LIMIT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def files():
+    weights = checkpoint.find("seeded")
+    return {form: checkpoint.prepared(weights, form) for form in ("inference", "stages")}
+
+
+@pytest.fixture(scope="module")
+def whole(files):
+    model = InferenceUDnet()
+    checkpoint.load_into(model, checkpoint.read(files["inference"]), "seeded")
+    return variants.TorchNetwork(model)
+
+
+@pytest.fixture(scope="module")
+def tiled(files):
+    return {
+        "pytorch": variants.load_pytorch_tiled(2, files["inference"]),
+        "onnx": variants.load_onnx_tiled(2, files["stages"]),
+    }
+
+
+def planned(network, columns, rows, kept):
+    """The network with a plan of such strips; `kept`: of each in turn."""
+
+    def plan(height, width):
+        edges = sorted({*range(0, width, columns), width})
+        strips = tuple((own, kept[place % len(kept)]) for place, own in enumerate(zip(edges, edges[1:], strict=False)))
+        return plans.Plan(height, width, strips, rows, threads=2)
+
+    network.plan = plan
+    return network
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "onnx"])
+@pytest.mark.parametrize(
+    ("height", "width", "columns", "rows", "kept"),
+    [
+        (264, 136, 64, 8, (plans.NOTHING,)),  # 64 does not divide 136
+        (264, 136, 64, 16, (plans.BOTTOM,)),
+        (264, 136, 64, 16, (plans.FULL,)),
+        (264, 136, 64, 8, (plans.INNER,)),
+        (264, 136, 40, 13, (plans.INNER, plans.NOTHING, plans.FULL, plans.BOTTOM)),
+        (264, 136, 136, 264, (plans.NOTHING,)),  # whole, in one piece
+        (264, 136, 8, 1, (plans.FULL,)),  # the narrowest strips, row by row
+        (16, 4096, 512, 16, (plans.NOTHING, plans.FULL)),
+        (4096, 16, 16, 8, (plans.BOTTOM,)),
+        (16, 16, 16, 8, (plans.NOTHING,)),
+        (88, 24, 16, 3, (plans.INNER,)),
+    ],
+)
+def test_the_output_is_that_of_the_whole_image(tiled, whole, runtime, height, width, columns, rows, kept):
+    x = images.to_batch(trial.picture(height, width))
+    output = planned(tiled[runtime], columns, rows, kept)(x)
+    assert np.abs(output - whole(x)).max() <= LIMIT
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "onnx"])
+@pytest.mark.parametrize("size", [(8, 4096), (1, 1), (77, 131)])
+def test_a_picture_of_any_size_in_bytes(tiled, whole, runtime, size):
+    pixels = trial.picture(*size)
+    got = planned(tiled[runtime], 64, 8, (plans.FULL, plans.NOTHING)).enhance(pixels)
+    expected = variants.enhance(whole, pixels)
+    assert got.shape == pixels.shape and got.dtype == np.uint8
+    assert np.abs(got.astype(int) - expected).max() <= 1 and (got != expected).mean() < 1e-3  # a rounding apart
+
+
+def test_a_batch_is_one_picture_after_another(tiled, whole):
+    x = np.concatenate([images.to_batch(trial.picture(32, 48, seed)) for seed in (0, 1)])
+    assert np.abs(planned(tiled["onnx"], 24, 8, (plans.FULL,))(x) - whole(x)).max() <= LIMIT
+
+
+def test_the_same_to_the_bit_whichever_strip_is_done_first(tiled):
+    x = images.to_batch(trial.picture(64, 256))
+    network = planned(tiled["onnx"], 32, 8, (plans.NOTHING,))
+    first = network(x)
+    assert all(np.array_equal(network(x), first) for _ in range(3))
+
+
+def test_nearly_uniform_channels_on_a_large_picture(tiled, whole):
+    x = export._picture(1, 520, 776)
+    assert np.abs(planned(tiled["onnx"], 256, 16, (plans.FULL,))(x) - whole(x)).max() <= LIMIT
+
+
+def test_what_fails_in_a_strip_is_the_picture_s_failure(tiled):
+    def read(rows, columns):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        planned(tiled["onnx"], 32, 8, (plans.NOTHING,))._run(32, 64, read, None)
+
+
+def test_onnx_runtime_alone_takes_no_torch(files):
+    code = (
+        "import sys, numpy as np; from udnet import variants;"
+        f"variants.load_onnx_tiled(1, {str(files['stages'])!r})(np.zeros((1, 3, 16, 16), np.float32));"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'onnx')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- plans ---
+
+
+def test_one_strip_that_keeps_all_computes_what_the_network_does():
+    height, width = 512, 768
+    plan = plans.Plan(height, width, (((0, width), plans.INNER),), rows=height, threads=1)
+    beside = 4 * plans.CONV * plans.WIDTH / 64 + 3 * plans.WIDTH  # the blocks at an eighth, the last layer: not counted
+    calls = 16 * plans.CALL
+    assert (plan.multiply_adds - calls) / (height * width) == pytest.approx(multiply_adds() - beside, rel=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (1080, 1920), (2160, 3840), (4320, 7680), (16, 4096)])
+def test_a_larger_budget_never_computes_more(height, width):
+    least = plans.leanest(height, width, 2)
+    budgets = [least.bytes * 2**step for step in np.arange(0, 6, 0.5)]
+    found = [plans.fit(height, width, 2, budget) for budget in budgets]
+    assert all(plan.bytes <= budget for plan, budget in zip(found, budgets, strict=True))
+    computed = [plan.multiply_adds for plan in found]
+    assert computed == sorted(computed, reverse=True) and computed[-1] < computed[0] / 2
+    assert plans.fit(height, width, 2, least.bytes - 1) is None
+    for plan in (least, *found):
+        edges = [own for own, _ in plan.strips]
+        assert edges[0][0] == 0 and edges[-1][1] == width
+        assert all(one[1] == other[0] for one, other in zip(edges, edges[1:], strict=False))
+        assert all(side % 8 == 0 for own in edges for side in own)
+
+
+def test_maps_that_are_kept_have_the_bytes_that_the_plan_says(tiled):
+    own, height, width = (64, 128), 64, 256
+    for kept in (plans.BOTTOM, plans.FULL, plans.INNER):
+        held = []
+        network = planned(tiled["onnx"], 64, 8, (kept,))
+        made = tiling._Picture.new_map
+
+        def note(picture, window, level, made=made, held=held):
+            held.append((window, level, made(picture, window, level)))
+            return held[-1][2]
+
+        try:
+            tiling._Picture.new_map = note
+            network(images.to_batch(trial.picture(height, width)))
+        finally:
+            tiling._Picture.new_map = made
+        windows = plans.Windows(own, width)
+        ours = {windows.skip(0), windows.skip(1), windows.skip(2), windows.around(3)}
+        sizes = sum(one.values.nbytes for window, level, one in held if level < 3 and window in ours)
+        assert sizes == windows.kept_bytes(height, kept)
+
+
+def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):
+    network = variants.load_onnx_tiled(2, files["stages"], limit=MIB)
+    with pytest.raises(Error, match=r"64x64 takes at least \d+ MiB: raise the memory limit"):
+        network(np.zeros((1, 3, 64, 64), np.float32))
+
+
+def test_a_variant_for_a_limit_by_name():
+    found = variants.find("onnx-tiled@512MiB")
+    assert (found.name, found.load.keywords, found.schedule) == ("onnx-tiled@512MiB", {"limit": 512 * MIB}, "tiled")
+    assert variants.find("pytorch-tiled@1GiB+jemalloc").load.keywords == {"limit": 1024 * MIB}
+    with pytest.raises(Error, match="pytorch has no plan for a memory limit: choose a tiled variant"):
+        variants.find("pytorch@512MiB")
+    with pytest.raises(Error, match="no size 'much'"):
+        variants.find("onnx-tiled@much")
+
+
+def test_torch_runs_on_one_thread_in_every_strip(tiled, monkeypatch):
+    seen = []
+    make = kernels.TorchKernels.make
+
+    def noting(self, stage, *weights):
+        kernel = make(self, stage, *weights)
+        run = kernel.run
+        return kernels.Kernel(
+            lambda *arrays: seen.append(torch.get_num_threads()) or run(*arrays), kernel.channels, kernel.channels_out
+        )
+
+    monkeypatch.setattr(kernels.TorchKernels, "make", noting)
+    network = tiled["pytorch"]
+    again = tiling.TiledNetwork(network.new, network.weights, 2)
+    before = torch.get_num_threads()
+    try:
+        again(images.to_batch(trial.picture(32, 128)))
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
