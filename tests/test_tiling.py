@@ -1,5 +1,6 @@
 """The tiled schedule against the whole image, and its plans against what they promise."""
 
+import itertools
 import subprocess
 import sys
 
@@ -41,7 +42,7 @@ def planned(network, columns, rows, kept):
 
     def plan(height, width):
         edges = sorted({*range(0, width, columns), width})
-        strips = tuple((own, kept[place % len(kept)]) for place, own in enumerate(zip(edges, edges[1:], strict=False)))
+        strips = tuple((own, kept[place % len(kept)]) for place, own in enumerate(itertools.pairwise(edges)))
         return plans.Plan(height, width, strips, rows, threads=2)
 
     network.plan = plan
@@ -138,7 +139,7 @@ def test_a_larger_budget_never_computes_more(height, width):
     for plan in (least, *found):
         edges = [own for own, _ in plan.strips]
         assert edges[0][0] == 0 and edges[-1][1] == width
-        assert all(one[1] == other[0] for one, other in zip(edges, edges[1:], strict=False))
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
         assert all(side % 8 == 0 for own in edges for side in own)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .memory import MIB
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -24,6 +26,8 @@ class Kernel:
 
 class TorchKernels:
     """By the modules of `stages` in PyTorch, channels last in memory."""
+
+    START = 28 * MIB  # what the first run adds that is no picture's, as measured
 
     def __init__(self):
         import torch
@@ -58,6 +62,8 @@ class TorchKernels:
 
 class OnnxKernels:
     """By ONNX Runtime: a session a convolution, of the exported `stages`, with these weights in place of theirs."""
+
+    START = 16 * MIB
 
     def __init__(self, graphs):
         import onnxruntime

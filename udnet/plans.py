@@ -22,6 +22,7 @@ INNER = 3  # the one within an output block
 
 SHAPES = ((512, 16), (256, 16), (256, 8))  # most columns of a strip, rows that enter at once: from fast to lean
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
+PASSING, WAITING = 17, 8  # rows of how many maps pass through a strip, and how many of each wait: as measured
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
 
@@ -46,8 +47,7 @@ class Plan:
 
     def _passing(self, own):
         """What passes through a strip that runs."""
-        left, right = Windows(own, self.width).encoded(0, 2)
-        return (right - left) * (self.rows + 24) * PIXEL * 3
+        return PASSING * PIXEL * _columns(Windows(own, self.width).encoded(0, 2)) * (self.rows + WAITING)
 
     @cached_property
     def multiply_adds(self):

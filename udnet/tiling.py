@@ -68,7 +68,7 @@ class TiledNetwork:
         names += [f"pr_UpConv{level}.conv.{i}" for level in (3, 2) for i in (1, 4)] + ["pr_UpConv1.conv.4"]
         names += [f"{block}.body.1" for block in ("pr_encoder.conv4", "pr_conv", "out_conv.0", "out_conv.1")]
         self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in names}
-        self.floor = memory.resident()
+        self.floor = memory.resident() + kernels.START
 
     def plan(self, height, width):
         """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
