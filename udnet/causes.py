@@ -172,7 +172,9 @@ def torch_load_time(e):
 
 def onnx_load_time(e):
     seconds = np.median(e.sample("load_seconds", "onnx"))
-    return f"The report's {said('C16')} s is one reading of what takes {seconds:.3f} s here. A machine's seconds are its own."
+    return (
+        f"The report's {said('C16')} s is one reading; here it takes {seconds:.3f} s. A machine's seconds are its own."
+    )
 
 
 def load_time_ratio(e):
@@ -369,8 +371,8 @@ def buffer(e):
     spread = scaling.spread(scaling.costs(e.study))
     return (
         f"Of equal trials the largest peak is at most {spread.max():.1%} above the smallest ({spread.idxmax()[0]}): so "
-        f"much of the {said('C36')}% can repeats need. What the report plans with it for ONNX Runtime, {said('C33')} GB "
-        f"and {said('C36')}% or {planned():,.0f} MiB, {'holds' if covered(e).holds else 'does not hold'} the default "
+        f"much of the {said('C36')}% can repeats need. The report's plan with it, {said('C33')} GB and "
+        f"{said('C36')}% or {planned():,.0f} MiB, {'holds' if covered(e).holds else 'does not hold'} the default "
         f"session's peak at 512x512, {_m(e.sample('process_peak_bytes', 'onnx', 512))}."
     )
 

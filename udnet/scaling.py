@@ -102,17 +102,16 @@ def costs(study):
     Columns: variant, weights, height, width, pixels, side, size (such as 256x256), threads, repeat; `peak_bytes` of
     inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is
     loaded), `process_peak_bytes` (of all phases); what is resident after a phase: `interpreter_bytes`, `import_bytes`,
-    `load_bytes`, `rest_bytes` (after the last inference); `seconds` a later run, `first_seconds`, `load_seconds`,
-    `import_seconds`.
+    `load_bytes`, `rest_bytes` (after the last inference); `load_file_bytes`, what of that loading has mapped from
+    files; `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
     """
     trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
     done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
     trials = trials[trials.trial.isin(done)]
     about = ["trial", "variant", "runtime", "weights", "height", "width", "threads", "repeat"]
-    wide = (
-        trials.set_index([*about, "phase"])[["peak_bytes", "rss_end_bytes", "seconds", "runs"]].astype(float).unstack()
-    )
-    peak, rss, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.seconds
+    read = ["peak_bytes", "rss_end_bytes", "file_end_bytes", "seconds", "runs"]
+    wide = trials.set_index([*about, "phase"])[read].astype(float).unstack()
+    peak, rss, file, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.file_end_bytes, wide.seconds
     frame = pd.DataFrame(
         {
             "peak_bytes": peak[["first", "steady"]].max(axis=1),
@@ -124,6 +123,7 @@ def costs(study):
             "import_bytes": rss["import"],
             "load_bytes": rss["load"],
             "rest_bytes": rss["steady"],
+            "load_file_bytes": file["load"] - file["import"],
             "seconds": seconds["steady"] / wide.runs["steady"],
             "first_seconds": seconds["first"],
             "load_seconds": seconds["load"],
