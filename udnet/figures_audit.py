@@ -1,7 +1,6 @@
 """Figures of the audit: loading step by step, what allocators keep, and the report's claims beside fair measurement."""
 
 import numpy as np
-
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from . import allocators, audit, claims, ladder, plots
@@ -108,9 +107,9 @@ def judged(study):
     for place, one in enumerate(found):
         colour, fair = VERDICT_COLOURS[one.verdict], one.fair.best / one.value
         axes.plot([1, fair], [place, place], color=colour, lw=1.4, alpha=0.6)
-        axes.plot(fair, place, "o", color=colour)
         if one.replayed:
             _cross(axes, one.replayed.best / one.value, place, left, colour)
+        axes.plot(fair, place, "o", color=colour, ms=4.5)
     axes.axvline(1, color="black", lw=0.9)
     axes.axvspan(1 / claims.AGREES, claims.AGREES, color="black", alpha=0.06, lw=0)
     axes.set_xscale("log")
@@ -125,9 +124,9 @@ def judged(study):
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("measured here / in the report")
     for verdict, colour in VERDICT_COLOURS.items():
-        axes.plot([], [], "s", color=colour, label=verdict)
-    axes.plot([], [], "o", color="black", label="measured fairly")
-    axes.plot([], [], "x", color="black", mew=1.8, label="by the report's protocol")
+        axes.fill_between([], [], [], color=colour, lw=0, label=verdict)
+    axes.plot([], [], "o", color="black", ms=4.5, label="measured fairly")
+    axes.plot([], [], "x", color="black", ms=8, mew=1.3, label="by the report's protocol")
     axes.plot([], [], "<", color="black", label="the same, below zero")
     axes.fill_between([], [], [], color="black", alpha=0.1, lw=0, label=f"agrees: a factor of {claims.AGREES:g}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
@@ -146,6 +145,6 @@ def judged(study):
 def _cross(axes, factor, place, left, colour):
     """A value by the report's protocol; one that a logarithm cannot take is an arrow at the edge."""
     if factor > 0:
-        axes.plot(factor, place, "x", color=colour, mew=1.8)
+        axes.plot(factor, place, "x", color=colour, ms=8, mew=1.3)
     else:
         axes.plot(left, place, "<", color=colour, clip_on=False)

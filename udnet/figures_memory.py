@@ -131,7 +131,7 @@ def stages(study):
     axes.set_ylabel("resident memory, MiB")
     _, top = findings.highest_stages(study)
     size, stages = name.split("/")[1], " and ".join(top.index)
-    axes.set_title(f"At {size} the peak, {mib(top.max())}, is in {stages}{' within 1%' if len(top) > 1 else ''}")
+    axes.set_title(f"At {size} the peak is {mib(top.max())}; within 1% of it: {stages}")
     figure.alt = (
         f"Timeline of one inference of PyTorch at {size} with {len(last)} stages; within 1% of the peak, "
         f"{mib(top.max())}, are {stages}."

@@ -78,7 +78,7 @@ def scaling_curves(frame, axes, value="peak_bytes", unit=MIB, fits=True):
             pixels = np.geomspace(rows.pixels.min(), rows.pixels.max(), 200)
             axes.plot(np.sqrt(pixels), fit(pixels) / unit, color=style["color"], lw=1.5)
             low, high = fit.band(pixels)
-            sure = low > fit(pixels) / 2  # below, a band that reaches down to zero says nothing
+            sure = low > 0.75 * fit(pixels)  # at smaller sizes the fixed part is a guess, and the band dives to zero
             axes.fill_between(
                 np.sqrt(pixels), low / unit, high / unit, where=sure, color=style["color"], alpha=0.13, lw=0
             )
