@@ -10,7 +10,7 @@ from .plots import mib, order
 from .variants import VARIANTS
 
 DATA = Path(__file__).parent.parent / "data"
-MIDDLE, LARGE = 256, 1024  # sides of the report's first picture and of the largest with repeats
+MIDDLE, LARGE = 256, 1024  # sides of the report's first picture, and of the largest with repeats in a full study
 NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
 
 
@@ -80,13 +80,14 @@ def crossing(costs):
 
 def lean(costs):
     """What the lean session is and saves, and how much of that the arena alone does."""
+    side = _largest_of(costs, "onnx", "onnx-lean", "onnx-no-arena", "pytorch")
     on_default, no_arena, on_torch = (
-        scaling.compare(costs, "peak_bytes", over, under, LARGE)
+        scaling.compare(costs, "peak_bytes", over, under, side)
         for over, under in (("onnx", "onnx-lean"), ("onnx", "onnx-no-arena"), ("pytorch", "onnx-lean"))
     )
     return (
         f"**Two settings undo that.** A lean session has no memory arena and returns freed memory to the system. A "
-        f"pixel costs {_fit(costs, 'onnx-lean').slope / 1000:.1f} kB in it; at {LARGE}x{LARGE} it needs "
+        f"pixel costs {_fit(costs, 'onnx-lean').slope / 1000:.1f} kB in it; at {side}x{side} it needs "
         f"{on_default:.2f} times less than ONNX Runtime's default session ({no_arena:.2f} times with the arena off "
         f"alone) and {on_torch:.2f} times less than PyTorch."
     )
@@ -94,24 +95,37 @@ def lean(costs):
 
 def first_picture(costs):
     """What the lean session costs in time: a later picture of a size, and the first."""
-    on_default, on_torch = (scaling.compare(costs, "seconds", "onnx-lean", name, LARGE) for name in ("onnx", "pytorch"))
-    here = costs[(costs.side == LARGE) & (costs.threads == scaling.THREADS)].groupby("variant")
-    longer = here.first_seconds.median() / here.seconds.median()
+    side = _largest_of(costs, "onnx", "onnx-lean", "pytorch")
+    on_default, on_torch = (scaling.compare(costs, "seconds", "onnx-lean", name, side) for name in ("onnx", "pytorch"))
+    longer, usual = (
+        scaling.median(costs, "first_seconds", name, side) / scaling.median(costs, "seconds", name, side)
+        for name in ("onnx-lean", "onnx")
+    )
     return (
-        f"**The first picture pays for it.** A later picture of the same size takes a lean session {on_default:.2f} "
-        f"times as long as ONNX Runtime's default session and {on_torch:.2f} times as long as PyTorch. The first "
-        f"picture of a size takes it {longer['onnx-lean']:.1f} times as long as a later one; a default session "
-        f"{longer['onnx']:.1f} times."
+        f"**The first picture pays for it.** At {side}x{side} a later picture of the same size takes a lean session "
+        f"{on_default:.2f} times as long as ONNX Runtime's default session and {on_torch:.2f} times as long as PyTorch. "
+        f"The first picture of a size takes a lean session {longer:.1f} times as long as a later one, a default one "
+        f"{usual:.1f} times."
     )
 
 
 def time(costs):
     """Time like for like."""
-    ratio = scaling.compare(costs, "seconds", "pytorch", "onnx", LARGE)
+    side = _largest_of(costs, "pytorch", "onnx")
+    ratio = scaling.compare(costs, "seconds", "pytorch", "onnx", side)
     return (
-        f"**Time.** At {LARGE}x{LARGE}, on {scaling.THREADS} threads, PyTorch takes {ratio:.2f} times as long as ONNX "
+        f"**Time.** At {side}x{side}, on {scaling.THREADS} threads, PyTorch takes {ratio:.2f} times as long as ONNX "
         f"Runtime's default session, for a later picture of the same size."
     )
+
+
+def _largest_of(costs, *variants):
+    """The side of the largest square, up to `LARGE`, at which all of these variants were measured."""
+    square = costs[(costs.height == costs.width) & (costs.height <= LARGE) & (costs.threads == scaling.THREADS)]
+    shared = set.intersection(*(set(square.height[square.variant == name]) for name in variants))
+    if not shared:
+        raise scaling.NotEnoughData(f"no square size of {', '.join(variants)}")
+    return max(shared)
 
 
 # --- notebook 1: the files ---
@@ -293,6 +307,17 @@ def later_runs(costs):
     return f"Over all sizes, later runs need at most, of the memory of the first, {said}."
 
 
+def fixed_part(costs):
+    """What does not grow, and how much of a peak that is at two sizes."""
+    fits = {name: _fit(costs, name) for name in ("pytorch", "onnx-lean")}
+    torch, sides = fits["pytorch"], (MIDDLE, LARGE)
+    shares = " and ".join(f"{torch.fixed / torch(side**2):.0%} at {side}x{side}" for side in sides)
+    return (
+        f"What does not grow is {mib(torch.fixed)} in PyTorch and {mib(fits['onnx-lean'].fixed)} in a lean session, "
+        f"the library above all. For PyTorch that is {shares}: a ratio at one size says nothing about another."
+    )
+
+
 def fit_table(costs):
     """The fitted lines: fixed part, bytes a pixel, and how far from a line the sizes are."""
     rows = {}
@@ -324,10 +349,8 @@ def crossing_table(costs):
             above = ratio[(ratio > 1)[::-1].cummin()[::-1]]
             if 0 < len(above) < len(ratio):
                 below = ratio.index[-len(above) - 1]
-                rows.append(
-                    {"ONNX Runtime": less, "PyTorch": more, "needs less at": below, "needs more from": above.index[0]}
-                )
-    return pd.DataFrame(rows)
+                rows.append((less, more, below, above.index[0]))
+    return pd.DataFrame(rows, columns=["ONNX Runtime", "PyTorch", "needs less up to", "needs more from"])
 
 
 def stage_peaks(study):
@@ -380,9 +403,9 @@ def threads(costs):
 
 
 def deploy(costs):
-    """What to deploy: the variant that needs the least memory at the largest size that PyTorch did with repeats."""
-    costs = costs[(costs.threads == scaling.THREADS) & (costs.side <= LARGE)]
-    here = costs[costs.side == costs.side[costs.variant == "pytorch"].max()]
+    """What to deploy: the variant that needs the least memory at the largest size of either runtime."""
+    side = _largest_of(costs, "pytorch", "onnx")
+    here = costs[(costs.threads == scaling.THREADS) & (costs.height == side) & (costs.width == side)]
     cost = here.groupby("variant")[["process_peak_bytes", "seconds", "first_seconds"]].median()
     best = cost.process_peak_bytes.idxmin()
     others = [
@@ -392,7 +415,7 @@ def deploy(costs):
     ]
     return (
         f"**Deploy `{best}`:** {VARIANTS[best].summary if best in VARIANTS else 'a variant of your own'}. At "
-        f"{here['size'].iloc[0]} its whole process peaks at {mib(cost.process_peak_bytes[best])}, the least of "
+        f"{side}x{side} its whole process peaks at {mib(cost.process_peak_bytes[best])}, the least of "
         f"{len(cost)} variants, and it takes {cost.seconds[best]:.2f} s a picture ({cost.first_seconds[best]:.2f} s "
         f"the first); {', '.join(others)}."
     )
@@ -418,16 +441,12 @@ def names_table(study):
 
 def at_rest(costs):
     """What a process keeps between pictures."""
-    size = f"{LARGE}x{LARGE}"
-    try:
-        torch, onnx, lean = (
-            mib(scaling.median(costs, "rest_bytes", name, LARGE)) for name in ("pytorch", "onnx", "onnx-lean")
-        )
-    except scaling.NotEnoughData:
-        return f"What a process keeps after a picture of {size} was not measured in this study."
+    names = ("onnx", "onnx-lean", "pytorch")
+    side = _largest_of(costs, *names)
+    onnx, lean, torch = (mib(scaling.median(costs, "rest_bytes", name, side)) for name in names)
     return (
-        f"**Between pictures.** After one of {size} a default session keeps {onnx} for as long as the process lives, a "
-        f"lean one {lean}, PyTorch {torch}."
+        f"**Between pictures.** After one of {side}x{side} a default session keeps {onnx} for as long as the process "
+        f"lives, a lean one {lean}, PyTorch {torch}."
     )
 
 

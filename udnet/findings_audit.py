@@ -133,6 +133,18 @@ def limit(study, side=1024):
 # --- notebook 7 ---
 
 
+def rule():
+    """The rule of the verdicts, with its tolerances, as a list in Markdown."""
+    return f"""
+- *reproduced*: the fair value agrees, within a factor of {claims.AGREES:g} ({claims.TIME_AGREES:g} for ratios of time)
+- *reproduced, other cause*: only the report's own protocol gives the number, under one allocator or another
+- *refuted*: a ratio points the other way, a comparison or a limit is off by a factor of {claims.CONTRADICTS:g} and more,
+  or a claim in words does not hold
+- *not reproduced*: the fair value is another number without contradicting it, and no protocol gives the report's
+- *not testable here*: seconds, which belong to the report's machine, or what this study has not measured
+"""
+
+
 def claims_table(study):
     """All of the report's claims: what it says, what is measured, the verdict and the cause."""
     if audit.read(study.folder) is None:

@@ -19,7 +19,7 @@ PAGE = """
 <style>main { max-width: 60rem; margin: 0 auto; padding: 1rem } nav { padding: 0 0 1rem }</style>
 {%- endblock -%}
 {%- block body_header -%}
-{{ super() }}<nav class="jp-RenderedHTMLCommon"><a href="index.html">The report</a></nav>
+{{ super() }}<nav class="jp-RenderedHTMLCommon"><a href="index.html">All notebooks</a></nav>
 {%- endblock -%}
 {%- block data_png scoped -%}
 {%- set alt = output | get_metadata('alt', 'image/png') -%}
