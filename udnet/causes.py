@@ -194,8 +194,8 @@ def torch_reading(e):
             for under in map(e.under, e.allocators)]  # fmt: skip
     most = f", {min(rise):,.0f} to {max(rise):,.0f} MiB under every allocator measured" if len(rise) > 1 else ""
     return (
-        f"A reading after the call is not a peak. The inference reuses what loading has freed, so the reading moves by "
-        f"{rise[0]:,.0f} MiB by the report's protocol{most}: the report's {said('C18')} stays unexplained. The kernel "
+        f"A reading after the call is not a peak. The inference reuses what loading has freed, so the reading changes "
+        f"by {rise[0]:,.0f} MiB by the report's protocol{most}: the report's {said('C18')} stays unexplained. The kernel "
         f"saw {_m(e.grown('pytorch', 256))} above the loaded model in a process of its own."
     )
 
@@ -370,9 +370,9 @@ def unequal_sizes(e):
 def buffer(e):
     spread = scaling.spread(scaling.costs(e.study))
     return (
-        f"Of equal trials the largest peak is at most {spread.max():.1%} above the smallest ({spread.idxmax()[0]}): so "
-        f"much of the {said('C36')}% can repeats need. The report's plan with it, {said('C33')} GB and "
-        f"{said('C36')}% or {planned():,.0f} MiB, {'holds' if covered(e).holds else 'does not hold'} the default "
+        f"Of equal trials the largest peak is at most {spread.max():.1%} above the smallest "
+        f"({spread.idxmax()[0]}): repeats need no more of the {said('C36')}%. The report's plan with it, {said('C33')} "
+        f"GB and {said('C36')}% or {planned():,.0f} MiB, {'holds' if covered(e).holds else 'does not hold'} the default "
         f"session's peak at 512x512, {_m(e.sample('process_peak_bytes', 'onnx', 512))}."
     )
 

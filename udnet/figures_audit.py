@@ -46,6 +46,7 @@ def climbing(study):
     axes.set_yticks(range(len(rungs)), [f"{rung.change} ({rung.variant})" for rung in rungs], fontsize=8.5)
     axes.grid(axis="y", visible=False)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(plots.plain))
     axes.set_xlim(right=3 * added.max())
     axes.set_xlabel("MiB added by loading, at its top (bars are medians, marks the trials)")
     medians = added.groupby(costs.variant).median()

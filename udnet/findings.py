@@ -86,10 +86,10 @@ def lean(costs):
         for over, under in (("onnx", "onnx-lean"), ("onnx", "onnx-no-arena"), ("pytorch", "onnx-lean"))
     )
     return (
-        f"**Two settings undo that.** A lean session has no memory arena and returns freed memory to the system. A "
-        f"pixel costs {_fit(costs, 'onnx-lean').slope / 1000:.1f} kB in it; at {side}x{side} it needs "
-        f"{on_default:.2f} times less than ONNX Runtime's default session ({no_arena:.2f} times with the arena off "
-        f"alone) and {on_torch:.2f} times less than PyTorch."
+        f"**Two settings undo that.** A lean session has no memory arena, which keeps what is freed for later, and "
+        f"returns freed memory to the system. A pixel costs {_fit(costs, 'onnx-lean').slope / 1000:.1f} kB in it; at "
+        f"{side}x{side} it needs {on_default:.2f} times less than ONNX Runtime's default session ({no_arena:.2f} times "
+        f"with the arena off alone) and {on_torch:.2f} times less than PyTorch."
     )
 
 
@@ -103,9 +103,9 @@ def first_picture(costs):
     )
     return (
         f"**The first picture pays for it.** At {side}x{side} a later picture of the same size takes a lean session "
-        f"{on_default:.2f} times as long as ONNX Runtime's default session and {on_torch:.2f} times as long as PyTorch. "
-        f"The first picture of a size takes a lean session {longer:.1f} times as long as a later one, a default one "
-        f"{usual:.1f} times."
+        f"{on_default:.2f} times as long as ONNX Runtime's default session and {on_torch:.2f} times as long as "
+        f"PyTorch. The first picture of a size takes a lean session {longer:.1f} times as long as a later one, a "
+        f"default one {usual:.1f} times."
     )
 
 
@@ -432,11 +432,10 @@ def agreement(study):
     )
 
 
-def names_table(study):
-    """The names of the study's variants: the runtime and what is done differently."""
+def names(study):
+    """The names of the study's variants, a line each: the runtime and what is done differently."""
     known = [VARIANTS[name] for name in order(study.trials.variant.unique()) if name in VARIANTS]
-    rows = [(NAMES[one.runtime], one.summary) for one in known]
-    return pd.DataFrame(rows, index=[one.name for one in known], columns=["runtime", "what it is"])
+    return "\n".join(f"- `{one.name}`: {NAMES[one.runtime]}, {one.summary}" for one in known)
 
 
 def at_rest(costs):

@@ -138,8 +138,8 @@ def rule():
     return f"""
 - *reproduced*: the fair value agrees, within a factor of {claims.AGREES:g} ({claims.TIME_AGREES:g} for ratios of time)
 - *reproduced, other cause*: only the report's own protocol gives the number, under one allocator or another
-- *refuted*: a ratio points the other way, a comparison or a limit is off by a factor of {claims.CONTRADICTS:g} and more,
-  or a claim in words does not hold
+- *refuted*: a ratio points the other way, a comparison or a limit is off by a factor of {claims.CONTRADICTS:g} and
+  more, or a claim in words does not hold
 - *not reproduced*: the fair value is another number without contradicting it, and no protocol gives the report's
 - *not testable here*: seconds, which belong to the report's machine, or what this study has not measured
 """
@@ -172,11 +172,11 @@ def _about(claim):
 
 
 def _replayed(claim):
-    """The value by the report's protocol, and under which allocator; a file has none."""
+    """The value by the report's protocol, and under which allocator in small print; a file has none: HTML."""
     if claim.replayed is None:
         return ""
-    under = "" if claim.section == "file size" else f" under {allocators.words(claim.allocator)}"
-    return shown(claim.replayed, claim.unit) + under
+    under = "" if claim.section == "file size" else f"under {allocators.words(claim.allocator)}"
+    return shown(claim.replayed, claim.unit) + (under and f"<br><small>{under}</small>")
 
 
 def verdicts(study):
@@ -223,7 +223,7 @@ def what_fits(study):
         rows.append(
             {"budget": mib(budget), **sizes, "take": best, "later picture, s": later, "first picture, s": first}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).set_index("budget")
 
 
 class Fitting(NamedTuple):
