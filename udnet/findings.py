@@ -308,10 +308,10 @@ def later_runs(costs):
 
 
 def fixed_part(costs):
-    """What does not grow, and how much of a peak that is at two sizes."""
+    """What does not grow, and how much of the line that is at two sizes."""
     fits = {name: _fit(costs, name) for name in ("pytorch", "onnx-lean")}
     torch, sides = fits["pytorch"], (MIDDLE, LARGE)
-    shares = " and ".join(f"{torch.fixed / torch(side**2):.0%} at {side}x{side}" for side in sides)
+    shares = " and ".join(f"{torch.fixed / torch(side**2):.0%} of the line at {side}x{side}" for side in sides)
     return (
         f"What does not grow is {mib(torch.fixed)} in PyTorch and {mib(fits['onnx-lean'].fixed)} in a lean session, "
         f"the library above all. For PyTorch that is {shares}: a ratio at one size says nothing about another."
@@ -360,8 +360,8 @@ def stage_peaks(study):
     except scaling.NotEnoughData:
         return "The stages were not marked in this study."
     return (
-        f"At {name.split('/')[1]} the peak is {mib(top.max())}; within 1% of it are {' and '.join(top.index)}, of the "
-        f"stages at the picture's full size."
+        f"At {name.split('/')[1]} the peak, {mib(top.max())}, is reached within 1% in {' and '.join(top.index)}, where "
+        f"the maps have the picture's full size."
     )
 
 

@@ -78,9 +78,9 @@ def checked(study):
     more = ours - rung
     return (
         f"The variant `pytorch` adds {ours.added:.1f} MiB and the rung that reads the same file {rung.added:.1f}: the "
-        f"variant also checks the name, the shape and every value of each tensor before it takes them. "
-        f"{more.load_file_bytes:.1f} of the {more.added:.1f} MiB more are mapped from files: code of torch that these "
-        f"checks are the first to run."
+        f"variant also checks each tensor's name and shape, and that all its values are finite. "
+        f"{more.load_file_bytes:.1f} of the {more.added:.1f} MiB more are mapped from files: code of torch that the "
+        f"check of the values is the first to run."
     )
 
 
