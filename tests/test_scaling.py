@@ -21,12 +21,10 @@ def test_a_line_without_noise_is_found_exactly():
     assert fit.worst == pytest.approx(0, abs=1e-9)
 
 
-def test_the_excess_over_a_line_is_that_of_the_size_above_it():
-    line = frame(50e6, 2300)
-    stepped = line.assign(peak_bytes=line.peak_bytes.where(line.pixels != 512**2, line.peak_bytes * 0.5))
-    fit = scaling.fit(stepped)
-    medians = stepped.groupby("pixels").peak_bytes.median()
-    assert fit.excess == pytest.approx((medians / fit(medians.index) - 1).max()) and 0 < fit.excess < fit.worst
+def test_the_excess_over_a_line_is_that_of_the_size_furthest_above_it():
+    # 100 + 1 a pixel: 200, 400 and 1000
+    fit = scaling.Fit(100, 1, np.empty((0, 2)), np.array([100, 300, 900]), np.array([220, 320, 1000]))
+    assert (fit.excess, fit.worst) == (pytest.approx(0.1), pytest.approx(0.2))
 
 
 def test_equal_trials_are_compared_largest_with_smallest():
