@@ -39,7 +39,11 @@ def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=
         peaks = [20 * MIB, 250 * MIB, load * MIB, fixed * MIB, fixed * MIB + slope * side**2]
         for phase, peak in zip(PHASES, map(round, peaks), strict=True):
             row = dict.fromkeys(name for name in study.COLUMNS if name.endswith("_bytes"))
-            row |= {"trial": f"{variant}/{side}x{side}/t2/r{repeat}", "variant": variant, "runtime": "pytorch"}
+            row |= {
+                "trial": f"{variant}/{side}x{side}/t2/r{repeat}",
+                "variant": variant,
+                "runtime": variant.partition("-")[0],
+            }
             row |= {"height": side, "width": side, "threads": 2, "repeat": repeat, "phase": phase, "runs": 3}
             row |= {"seconds": 3e-6 * time_ * side**2, "rss_end_bytes": peak, "peak_bytes": peak}
             rows.append(row | {"peak_is_exact": True, "status": "error" if variant in failed else "ok"})
@@ -250,7 +254,7 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
     front = index.read_text()
     assert '<a href="01-one.html">One page</a><p>Does it <strong>open</strong>?' in front
     assert ("a", {"href": "02-two.html"}) in tags(index)
-    assert "14 of 14 ratios of memory agree" in front
+    assert "15 of 15 numbers about memory agree" in front
     assert "40 trials of the tiny grid on A processor &lt;of note&gt;; every one finished." in front
     (figure,) = [attributes for tag, attributes in tags(index) if tag == "img"]
     assert figure["alt"] == publish.figures.draw("headline", here).alt
@@ -290,13 +294,14 @@ def test_summary_has_known_answers(tmp_path):
     # onnx: 250 MiB after the import in both studies, more than its load takes, so loading agrees
     assert rows["load: onnx / pytorch"].here == pytest.approx(250 / 300)
     time_ = rows["time 256x256: onnx / pytorch"]
-    assert (time_.here, time_.published, time_.verdict) == (pytest.approx(1), pytest.approx(0.5), "told")
+    assert (time_.here, time_.published, time_.verdict) == (pytest.approx(1), pytest.approx(0.5), "not judged")
     assert table.set_index("quantity")["here/published"][time_.quantity] == pytest.approx(2)
     assert (rows["peak 512x512: onnx / pytorch"].low, rows["peak 512x512: onnx / pytorch"].high) == (
         pytest.approx(810 / 800),
         pytest.approx(810 / 800),
     )
     assert not [quantity for quantity in rows if "64x64" in quantity or "1024" in quantity], "sizes of both studies"
+    assert "crossing: onnx, pytorch" not in rows, "three sizes make no line"
     assert list(table) == ["quantity", "here", "published", "low", "high", "here/published", "verdict"]
 
 
@@ -308,6 +313,17 @@ def test_memory_agrees_within_a_tenth(tmp_path, factor, verdict):
     here = fabricate(tmp_path / "here", costs | {"onnx": (300, 50 * factor, 0, 1)}, (64,))
     table = report.summary(here, fabricate(tmp_path / "published", costs, (64,)))
     assert by_quantity(table)["peak 64x64: onnx / pytorch"].verdict == verdict
+
+
+def test_summary_has_the_crossing_where_both_studies_have_it(tmp_path):
+    published = fabricate(tmp_path / "published")
+    steeper = fabricate(tmp_path / "here", COSTS | {"onnx": (90, 60, 3500, 5)})
+    row = by_quantity(report.summary(steeper, published))["crossing: onnx, pytorch"]
+    # by hand: 300 - 60 MiB over 1000 bytes a pixel are a side of 501.7, over 1500 of 409.6
+    assert (row.here, row.published) == (pytest.approx(409.6, abs=0.1), pytest.approx(501.7, abs=0.1))
+    assert row.verdict == "differs"
+    parallel = fabricate(tmp_path / "parallel", COSTS | {"onnx": (90, 60, 1900, 5)})
+    assert "crossing: onnx, pytorch" not in by_quantity(report.summary(parallel, published))
 
 
 def test_summary_fits_a_terminal_and_says_threads_only_where_unusual(tmp_path):

@@ -21,6 +21,21 @@ def test_a_line_without_noise_is_found_exactly():
     assert fit.worst == pytest.approx(0, abs=1e-9)
 
 
+def test_the_excess_over_a_line_is_that_of_the_size_furthest_above_it():
+    # 100 + 1 a pixel: 200, 400 and 1000
+    fit = scaling.Fit(100, 1, np.empty((0, 2)), np.array([100, 300, 900]), np.array([220, 320, 1000]))
+    assert (fit.excess, fit.worst) == (pytest.approx(0.1), pytest.approx(0.2))
+
+
+def test_equal_trials_are_compared_largest_with_smallest():
+    case = {"variant": "a", "height": 8, "width": 8, "threads": 2}
+    rows = [case | {"peak_bytes": peak} for peak in (100, 104, 110)]
+    alone = case | {"height": 16, "peak_bytes": 7}
+    assert list(scaling.spread(pd.DataFrame([*rows, alone]))) == [pytest.approx(0.1)]
+    with pytest.raises(scaling.NotEnoughData, match="no repeats"):
+        scaling.spread(pd.DataFrame([alone]))
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say_or_nearly():
     fits = [scaling.fit(frame(50e6, 2300, 0.03, seed=seed)) for seed in range(15)]
     held = [fit.slope_interval[0] < 2300 < fit.slope_interval[1] for fit in fits]
@@ -62,3 +77,5 @@ def test_a_ratio_of_medians_with_its_interval():
 def test_an_estimate_is_printed_with_its_interval():
     assert f"{scaling.Estimate(1.234, 1.2, 1.3):.2f}" == "1.23 (1.20 to 1.30)"
     assert f"{scaling.Estimate(1.234, np.nan, np.nan):.1f}" == "1.2"
+    assert f"{scaling.Estimate(1.234, 1.2, 1.24):.1f}" == "1.2", "an interval that rounds to its number says nothing"
+    assert f"{scaling.Estimate(1.234, 1.2, 1.27):.1f}" == "1.2 (1.2 to 1.3)"

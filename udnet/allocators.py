@@ -21,6 +21,11 @@ NAMES = (*LIBRARIES, *SETTINGS)
 FOLDERS = ("/usr/lib", "/usr/local/lib")
 
 
+def words(name):
+    """An allocator as a sentence says it after "under"; the empty name is what the system has."""
+    return {"": "the system's allocator", "hugepages": "glibc with huge pages"}.get(name, name)
+
+
 def under(variant, allocator):
     """The same variant with another allocator; its `missing` says what to install where that is not there."""
     name = f"{variant.name}+{allocator}"

@@ -4,11 +4,12 @@ A claim is measured twice: as the report did it (`protocol`: single readings bet
 fairly (fresh processes, the kernel's peak, the same input and baseline). Every number is computed; nothing here knows
 what the outcome should be.
 
-The rule, in this order. A value that belongs to the report's machine alone, such as a time in seconds, is `not testable
-here`. If the fair value agrees with the report's it is `reproduced`. If only the report's own protocol gives it, under
-the system's allocator or another, it is `reproduced, other cause`. If the fair value contradicts it, by pointing the
-other way or by a factor of two and more where the claim is a comparison or a limit, it is `refuted`; else it is `not
-reproduced`.
+The rule, in this order. A value that belongs to the report's machine alone, such as a time in seconds, or that the
+study has not measured, is `not testable here`. If the fair value agrees with the report's it is `reproduced`. A
+comparison whose fair value points the other way, to the other side of 1, is `refuted`, whatever the report's protocol
+gives. If only that protocol gives the report's value, under the system's allocator or another, it is `reproduced, other
+cause`. If the fair value is off by a factor of two and more where the claim is a comparison or a limit, it is
+`refuted`; else it is `not reproduced`: another number, not another statement. A claim in words holds or is `refuted`.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from . import Error, audit, causes, scaling
-from .evidence import Evidence, claims_table, covered, onnx_first, slopes
+from .evidence import Evidence, Statement, claims_table, covered, onnx_first, scales_better, shown, worst
 from .scaling import Estimate
 
 REPRODUCED = "reproduced"
@@ -29,6 +30,7 @@ VERDICTS = (REPRODUCED, OTHER_CAUSE, NOT_REPRODUCED, REFUTED, NOT_TESTABLE)
 AGREES = 1.25  # a factor: another system and other versions move memory by as much
 TIME_AGREES = 2.0  # single runs of the report's authors, in two reports, differ by 1.9
 CONTRADICTS = 2.0  # a factor, from which a comparison is another one
+EQUAL = 1.02  # a factor: what is nearer to 1 points neither way
 OPEN = ("x", "GB", "%")  # units of comparisons and of what to plan for: what can be contradicted
 
 
@@ -42,51 +44,66 @@ class Claim:
     subject: str
     resolution: str
     unit: str
+    note: str  # of the one who copied the claims out
     reported: str  # with its unit
     value: float | None  # None where the report says it in words
     fair: Estimate | None
+    measured: str  # the fair value with its unit; of a claim in words, what decides it
     replayed: Estimate | None  # by the report's own protocol
     allocator: str  # under which it was replayed; empty: the system's
     verdict: str
     cause: str
+    left_out: bool  # whether the verdict wants for sizes or allocators that the study has not
 
 
 def judge(study):
     """Every claim of the report, judged by a study with its audit: a list of `Claim`, in the report's order."""
     found = audit.read(study.folder)
     if found is None:
-        raise Error(f"{study.folder} has no audit: run udnet.audit.run on it")
+        raise Error(f"{study.folder} has no audit: make a study with one by `python -m udnet reproduce`")
     evidence = Evidence(study, found)
     return [_judge_one(row, evidence) for row in claims_table().itertuples()]
 
 
 def _judge_one(row, evidence):
-    measure = MEASURES[row.id]
+    measure, value, about_time = MEASURES[row.id], _number(row.value), "time" in row.quantity
     try:
         fair = measure.fair(evidence)
         replays = {name: measure.replay(evidence.under(name)) for name in evidence.allocators} if measure.replay else {}
-        cause = measure.cause(evidence)
+        cause, left_out = measure.cause(evidence), False
     except scaling.NotEnoughData as reason:
-        fair, replays, cause = None, {}, f"not measured in this study: {reason}"
-    value = _number(row.value)
-    about_time = "time" in row.quantity
-    if isinstance(fair, bool):  # a statement holds or not
-        verdict, fair = (REPRODUCED if fair else REFUTED), None
+        fair, replays, cause, left_out = None, {}, f"Not measured in this study: {reason}.", True
+    if isinstance(fair, Statement):
+        verdict, measured, fair = REPRODUCED if fair.holds else REFUTED, fair.measured, None
     else:
-        verdict = decide(value, row.unit, about_time, fair, list(replays.values()))
-    closest = min(replays, key=lambda name: _distance(value, replays[name]), default="")
-    agreeing = replays and verdict == OTHER_CAUSE
-    shown = closest if agreeing else ""
+        verdict = decide(value, row.unit, about_time, fair, replays.values())
+        measured = shown(fair, row.unit) if fair else ""
+    if len(replays) == 1 and not about_time:
+        # would an allocator under which the protocol gives the report's number make another verdict?
+        left_out = verdict != decide(value, row.unit, about_time, fair, [Estimate(value, np.nan, np.nan)])
+        cause += " Other allocators were not run." if left_out else ""
+    factor = TIME_AGREES if about_time else AGREES
+    allocator = next((name for name, replay in replays.items() if agrees(value, replay, factor)), "")
+    about = ("id", "section", "quantity", "subject", "resolution", "unit", "note")
     return Claim(
-        **{name: getattr(row, name) for name in ("id", "section", "quantity", "subject", "resolution", "unit")},
-        reported=row.value if row.unit in ("verdict", "rule") else f"{row.value} {row.unit}",
+        **{name: getattr(row, name) for name in about},
+        reported=_reported(row.value, row.unit),
         value=value,
         fair=fair,
-        replayed=replays.get(shown),
-        allocator=shown,
+        measured=measured,
+        replayed=replays.get(allocator),
+        allocator=allocator,
         verdict=verdict,
         cause=cause,
+        left_out=left_out,
     )
+
+
+def _reported(value, unit):
+    if unit in ("verdict", "rule"):
+        return value
+    gap = "" if unit in ("x", "%") else " "
+    return f"{float(value):,.10g}{gap}{unit}"
 
 
 def as_dict(claim):
@@ -100,16 +117,9 @@ def as_dict(claim):
 
 def as_text(claim):
     """A claim for a terminal, in two lines."""
-    measured = f"here {shown(claim.fair)}" if claim.fair else "here in words"
     about = f"{claim.quantity}, {claim.subject} {claim.resolution}".rstrip()
-    return f"{claim.id} {claim.verdict}: {about}: report {claim.reported}, {measured}\n    {claim.cause}"
-
-
-def shown(estimate):
-    """An estimate as a person reads it; nothing where there is none."""
-    if estimate is None:
-        return ""
-    return f"{estimate:,.0f}" if estimate.best >= 100 else f"{estimate:.2f}"
+    here = f"here {claim.measured}" if claim.measured else "not measured here"
+    return f"{claim.id} {claim.verdict}: {about}: report {claim.reported}, {here}\n    {claim.cause}"
 
 
 def decide(value, unit, about_time, fair, replays):
@@ -119,6 +129,8 @@ def decide(value, unit, about_time, fair, replays):
     factor = TIME_AGREES if about_time else AGREES
     if agrees(value, fair, factor):
         return REPRODUCED
+    if unit == "x" and reverses(value, fair):
+        return REFUTED
     if any(agrees(value, replay, factor) for replay in replays):
         return OTHER_CAUSE
     if unit in OPEN and contradicts(value, fair):
@@ -132,20 +144,20 @@ def agrees(value, estimate, factor):
     return low / factor <= value <= high * factor
 
 
-def contradicts(value, fair):
-    """Whether a fair value points the other way from 1, or is off by the factor from which it is another statement."""
+def reverses(value, fair):
+    """Whether a fair ratio, with its whole interval, is on the other side of 1 than the report's."""
     low, high = _edges(fair)
-    if (value > 1 and high < 1) or (value < 1 and low > 1):
-        return True
+    return (value > 1 and high < 1 / EQUAL) or (value < 1 and low > EQUAL)
+
+
+def contradicts(value, fair):
+    """Whether a fair value is off by the factor from which it is another statement."""
+    low, high = _edges(fair)
     return value >= high * CONTRADICTS or value <= low / CONTRADICTS
 
 
 def _edges(estimate):
     return (estimate.best, estimate.best) if np.isnan(estimate.low) else (estimate.low, estimate.high)
-
-
-def _distance(value, estimate):
-    return abs(np.log(max(estimate.best, 1e-9) / value)) if value else 0.0
 
 
 def _number(text):
@@ -189,153 +201,140 @@ def _size(form):
     return lambda e: e.file(form).best
 
 
-def _peak_of(variant, side):
-    return lambda e: e.sample("process_peak_bytes", variant, side)
+def _sample(column, variant, side=None):
+    return lambda e: e.sample(column, variant, side)
 
 
-def _highest(script, side):
-    return lambda e: e.highest(script, side)
-
-
-def _worst(e):
-    return e.sample("process_peak_bytes", "onnx").max(keepdims=True)
-
-
-def _loaded(script):
-    return lambda e: e.loaded(script)
+def _peak(variant, side):
+    return _sample("process_peak_bytes", variant, side)
 
 
 def _added(variant):
     return lambda e: e.added(variant)
 
 
-def _after_load(script):
-    return lambda e: e.reading(script, "load")
-
-
-_LOAD_RATIO = Measure(
-    _over(_added("pytorch"), _added("onnx")), _over(_loaded("pytorch"), _loaded("onnx")), causes.like_for_like
-)
-_TOTAL_RATIO = Measure(
-    _over(lambda e: e.sample("load_bytes", "pytorch"), lambda e: e.sample("load_bytes", "onnx")),
-    _over(_after_load("pytorch"), _after_load("onnx")),
-    causes.total,
-)
-_SCALES = Measure(lambda e: bool(slopes(e).high < 1), None, causes.growth)
-
-
-def _load_over_file(variant, form, script, released, cause):
-    return Measure(_over(_added(variant), _size(form)), _over(_loaded(script), _size(released)), cause)
+def _grown(variant, side):
+    return lambda e: e.grown(variant, side)
 
 
 def _efficiency(e):
-    return (e.added("pytorch").mean() / e.file("inference").best) / (np.median(e.added("onnx")) / e.file("onnx").best)
+    torch = np.median(e.added("pytorch")) / e.file("inference").best
+    return Estimate(float(torch / (np.median(e.added("onnx")) / e.file("onnx").best)), np.nan, np.nan)
 
+
+def _read(script, step, side=None, column="rss_bytes"):
+    return lambda e: e.reading(script, step, side, column)
+
+
+def _read_seconds(script, step, side=None):
+    return _read(script, step, side, "seconds")
+
+
+def _highest(script, side):
+    return lambda e: e.highest(script, side)
+
+
+def _loaded(script):
+    return lambda e: e.loaded(script)
+
+
+def _rise(script, side):
+    """What a reading after an inference is above the reading before it."""
+    before = ("load", None) if side == 256 else ("inference", 256)
+    return lambda e: e.reading(script, "inference", side) - e.reading(script, *before)
+
+
+_TOTAL_RATIO = Measure(
+    _over(_sample("load_bytes", "pytorch"), _sample("load_bytes", "onnx")),
+    _over(_read("pytorch", "load"), _read("onnx", "load")),
+    causes.total,
+)
+_SCALES = Measure(scales_better, None, causes.growth)
 
 MEASURES = {
-    "C01": Measure(_file("full"), _file("full"), causes.files),
-    "C02": Measure(_file("onnx"), _file("onnx"), causes.files),
-    "C03": Measure(_over(_size("inference"), _size("onnx")), _over(_size("full"), _size("onnx")), causes.files),
+    "C01": Measure(_file("full"), _file("full"), causes.full_file),
+    "C02": Measure(_file("onnx"), _file("onnx"), causes.onnx_file),
+    "C03": Measure(_over(_size("inference"), _size("onnx")), _over(_size("full"), _size("onnx")), causes.file_ratio),
     "C04": Measure(
-        _plain(lambda e: e.sample("import_bytes", "pytorch")),
-        _plain(lambda e: e.reading("pytorch", "start")),
-        causes.imports,
+        _plain(_sample("import_bytes", "pytorch")), _plain(_read("pytorch", "start")), causes.imported("pytorch", "C04")
     ),
     "C05": Measure(
-        _plain(lambda e: e.sample("import_bytes", "onnx")), _plain(lambda e: e.reading("onnx", "start")), causes.imports
+        _plain(_sample("import_bytes", "onnx")), _plain(_read("onnx", "start")), causes.imported("onnx", "C05")
     ),
-    "C06": Measure(_plain(_added("pytorch")), _plain(_loaded("pytorch")), causes.kept),
+    "C06": Measure(_plain(_added("pytorch")), _plain(_loaded("pytorch")), causes.added_as_released),
     "C07": Measure(_plain(_added("onnx")), _plain(_loaded("onnx")), causes.session),
-    "C08": _LOAD_RATIO,
-    "C09": _load_over_file("pytorch", "inference", "pytorch", "full", causes.like_for_like),
-    "C10": _load_over_file("onnx", "onnx", "onnx", "onnx", causes.session),
-    "C11": Measure(
-        lambda e: Estimate(float(_efficiency(e)), np.nan, np.nan),
-        lambda e: _q(e.loaded("pytorch") / e.file("full").best, e.loaded("onnx") / e.file("onnx").best),
-        causes.like_for_like,
+    "C08": Measure(
+        _over(_added("pytorch"), _added("onnx")), _over(_loaded("pytorch"), _loaded("onnx")), causes.load_ratio
     ),
-    "C12": Measure(_plain(lambda e: e.sample("load_bytes", "pytorch")), _plain(_after_load("pytorch")), causes.kept),
-    "C13": Measure(_plain(lambda e: e.sample("load_bytes", "onnx")), _plain(_after_load("onnx")), causes.session),
+    "C09": Measure(
+        _over(_added("pytorch"), _size("inference")), _over(_loaded("pytorch"), _size("full")), causes.load_over_file
+    ),
+    "C10": Measure(
+        _over(_added("onnx"), _size("onnx")), _over(_loaded("onnx"), _size("onnx")), causes.session_over_file
+    ),
+    "C11": Measure(
+        _efficiency,
+        lambda e: _q(e.loaded("pytorch") / e.file("full").best, e.loaded("onnx") / e.file("onnx").best),
+        causes.efficiency,
+    ),
+    "C12": Measure(_plain(_sample("load_bytes", "pytorch")), _plain(_read("pytorch", "load")), causes.kept_as_released),
+    "C13": Measure(_plain(_sample("load_bytes", "onnx")), _plain(_read("onnx", "load")), causes.session_total),
     "C14": _TOTAL_RATIO,
     "C15": Measure(
-        _plain(lambda e: e.sample("load_seconds", "pytorch")),
-        _plain(lambda e: e.reading("pytorch", "load", column="seconds")),
-        causes.load_time,
+        _plain(_sample("load_seconds", "pytorch")), _plain(_read_seconds("pytorch", "load")), causes.torch_load_time
     ),
     "C16": Measure(
-        _plain(lambda e: e.sample("load_seconds", "onnx")),
-        _plain(lambda e: e.reading("onnx", "load", column="seconds")),
-        causes.load_time,
+        _plain(_sample("load_seconds", "onnx")), _plain(_read_seconds("onnx", "load")), causes.onnx_load_time
     ),
     "C17": Measure(
-        _over(lambda e: e.sample("load_seconds", "pytorch"), lambda e: e.sample("load_seconds", "onnx")),
-        _over(
-            lambda e: e.reading("pytorch", "load", column="seconds"),
-            lambda e: e.reading("onnx", "load", column="seconds"),
-        ),
-        causes.load_time,
+        _over(_sample("load_seconds", "pytorch"), _sample("load_seconds", "onnx")),
+        _over(_read_seconds("pytorch", "load"), _read_seconds("onnx", "load")),
+        causes.load_time_ratio,
     ),
-    "C18": Measure(
-        _plain(lambda e: e.grown("pytorch", 256)),
-        _plain(lambda e: e.reading("pytorch", "inference", 256) - e.reading("pytorch", "load")),
-        causes.reading("pytorch", 256),
-    ),
-    "C19": Measure(
-        _plain(lambda e: e.grown("onnx", 256)),
-        _plain(lambda e: e.reading("onnx", "inference", 256) - e.reading("onnx", "load")),
-        causes.reading("onnx", 256),
-    ),
-    "C20": Measure(
-        _plain(lambda e: e.grown("onnx", 512)),
-        _plain(lambda e: e.reading("onnx", "inference", 512) - e.reading("onnx", "inference", 256)),
-        causes.reading("onnx", 512),
-    ),
-    "C21": Measure(_plain(_peak_of("pytorch", 256)), _plain(_highest("pytorch", 256)), causes.peak),
-    "C22": Measure(_plain(_peak_of("onnx", 256)), _plain(_highest("onnx", 256)), causes.later_runs(256)),
-    "C23": Measure(_plain(_peak_of("onnx", 512)), _plain(_highest("onnx", 512)), causes.later_runs(512)),
+    "C18": Measure(_plain(_grown("pytorch", 256)), _plain(_rise("pytorch", 256)), causes.torch_reading),
+    "C19": Measure(_plain(_grown("onnx", 256)), _plain(_rise("onnx", 256)), causes.onnx_reading(256, "C19")),
+    "C20": Measure(_plain(_grown("onnx", 512)), _plain(_rise("onnx", 512)), causes.onnx_reading(512, "C20")),
+    "C21": Measure(_plain(_peak("pytorch", 256)), _plain(_highest("pytorch", 256)), causes.torch_peak("C21")),
+    "C22": Measure(_plain(_peak("onnx", 256)), _plain(_highest("onnx", 256)), causes.later_runs(256, "C22")),
+    "C23": Measure(_plain(_peak("onnx", 512)), _plain(_highest("onnx", 512)), causes.later_runs(512, "C23")),
     "C24": Measure(
-        _over(_peak_of("pytorch", 256), _peak_of("onnx", 256)),
+        _over(_peak("pytorch", 256), _peak("onnx", 256)),
         _over(_highest("pytorch", 256), _highest("onnx", 256)),
-        causes.peak,
+        causes.peak_ratio,
     ),
     "C25": Measure(
-        _plain(lambda e: e.sample("seconds", "pytorch", 256)),
-        _plain(lambda e: e.reading("pytorch", "inference", 256, "seconds")),
-        causes.time,
+        _plain(_sample("seconds", "pytorch", 256)),
+        _plain(_read_seconds("pytorch", "inference", 256)),
+        causes.torch_time,
     ),
     "C26": Measure(
-        _plain(lambda e: e.sample("seconds", "onnx", 256)),
-        _plain(lambda e: e.reading("onnx", "inference", 256, "seconds")),
-        causes.time,
+        _plain(_sample("seconds", "onnx", 256)), _plain(_read_seconds("onnx", "inference", 256)), causes.onnx_time
     ),
     "C27": Measure(
-        _over(lambda e: e.sample("seconds", "pytorch", 256), lambda e: e.sample("seconds", "onnx", 256)),
-        _over(
-            lambda e: e.reading("pytorch", "inference", 256, "seconds"),
-            lambda e: e.reading("onnx", "inference", 256, "seconds"),
-        ),
-        causes.time,
+        _over(_sample("seconds", "pytorch", 256), _sample("seconds", "onnx", 256)),
+        _over(_read_seconds("pytorch", "inference", 256), _read_seconds("onnx", "inference", 256)),
+        causes.time_ratio,
     ),
-    "C28": Measure(_gib(_peak_of("pytorch", 512)), _gib(_highest("pytorch-512", 512)), causes.extrapolated),
+    "C28": Measure(_gib(_peak("pytorch", 512)), _gib(_highest("pytorch-512", 512)), causes.extrapolated),
     "C29": Measure(
-        _over(_peak_of("onnx", 512), _peak_of("onnx", 256)),
+        _over(_peak("onnx", 512), _peak("onnx", 256)),
         _over(_highest("onnx", 512), _highest("onnx", 256)),
-        causes.growth,
+        causes.onnx_growth,
     ),
     "C30": Measure(
-        _over(_peak_of("pytorch", 512), _peak_of("pytorch", 256)),
+        _over(_peak("pytorch", 512), _peak("pytorch", 256)),
         _over(_highest("pytorch-512", 512), _highest("pytorch", 256)),
-        causes.extrapolated,
+        causes.quadrupled,
     ),
     "C31": _SCALES,
-    "C32": Measure(_gib(_peak_of("pytorch", 256)), _gib(_highest("pytorch", 256)), causes.peak),
-    "C33": Measure(_gib(_worst), None, causes.maximum),
+    "C32": Measure(_gib(_peak("pytorch", 256)), _gib(_highest("pytorch", 256)), causes.torch_peak("C32")),
+    "C33": Measure(_gib(worst), None, causes.no_maximum),
     "C34": Measure(
-        _over(_peak_of("pytorch", 512), _peak_of("onnx", 512)),
+        _over(_peak("pytorch", 512), _peak("onnx", 512)),
         _over(_highest("pytorch", 256), _highest("onnx", 512)),
-        causes.growth,
+        causes.unequal_sizes,
     ),
-    "C35": Measure(_gib(_worst), None, causes.maximum),
+    "C35": Measure(_gib(worst), None, causes.sufficient),
     "C36": Measure(covered, None, causes.buffer),
     "C37": Measure(onnx_first, None, causes.rule),
     "C38": _TOTAL_RATIO,

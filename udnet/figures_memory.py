@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import plots, scaling
+from . import findings, plots, scaling
 from .memory import MIB
 from .plots import look, mib
 from .scaling import NotEnoughData
@@ -129,12 +129,12 @@ def stages(study):
     axes.set_ylim(low - (high - low) * 0.08, high + (high - low) * 0.45)
     axes.set_xlabel("seconds since the network began (sampled: not a measure of time)")
     axes.set_ylabel("resident memory, MiB")
-    top = last.loc[last.peak_bytes.idxmax()]
-    size = name.split("/")[1]
-    axes.set_title(f"At {size} the peak is in {top.stage}: {mib(top.peak_bytes)}")
+    _, top = findings.highest_stages(study)
+    size, stages = name.split("/")[1], " and ".join(top.index)
+    axes.set_title(f"At {size} the peak is {mib(top.max())}; within 1% of it: {stages}")
     figure.alt = (
-        f"Timeline of one inference of PyTorch at {size} with 13 stages; {top.stage} holds the peak, "
-        f"{mib(top.peak_bytes)}."
+        f"Timeline of one inference of PyTorch at {size} with {len(last)} stages; within 1% of the peak, "
+        f"{mib(top.max())}, are {stages}."
     )
     return figure
 

@@ -6,17 +6,19 @@ import pandas as pd
 
 from . import PARITY_LIMIT, exporters, instruments, scaling
 from .memory import MIB
-from .plots import mib
+from .plots import mib, order
+from .variants import VARIANTS
 
 DATA = Path(__file__).parent.parent / "data"
-MIDDLE, LARGE = 256, 1024  # sides of the report's first picture and of the largest with repeats
+MIDDLE, LARGE = 256, 1024  # sides of the report's first picture, and of the largest with repeats in a full study
+NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
 
 
 def sentences(study):
     """The findings, a sentence each, in Markdown; those that a small study cannot support are left out."""
     costs = scaling.costs(study)
     said = []
-    for finding in (total, loading, growth, crossing, lean, time):
+    for finding in (total, loading, growth, crossing, lean, first_picture, time):
         try:
             said.append(finding(costs))
         except scaling.NotEnoughData:
@@ -46,19 +48,22 @@ def loading(costs):
         scaling.median(added, "added", name, MIDDLE) for name in ("pytorch-published", "pytorch", "onnx")
     )
     imported = scaling.median(costs, "import_bytes", "pytorch", MIDDLE)
+    stays, kept = (scaling.median(costs, "load_bytes", name, MIDDLE) for name in ("pytorch", "pytorch-published"))
     return (
         f"**Loading is the training network.** As released it adds {mib(released)} at its top, above all for VGG16, "
         f"which only training uses; the path that inference needs adds {mib(needed)} in PyTorch, {mib(onnx)} in ONNX "
-        f"Runtime. What stays is the library: {mib(imported)} once torch is imported."
+        f"Runtime. What stays of that path, {mib(stays)}, is above all the library: {mib(imported)} once torch is "
+        f"imported. As released {mib(kept)} stay."
     )
 
 
 def growth(costs):
     """Bytes a pixel."""
-    slopes = {name: _fit(costs, name).slope / 1000 for name in ("pytorch", "onnx", "onnx-lean")}
+    torch, onnx = (_fit(costs, name) for name in ("pytorch", "onnx"))
+    slope = scaling.Estimate(onnx.slope / 1000, *(edge / 1000 for edge in onnx.slope_interval))
     return (
-        f"**A pixel costs** {slopes['pytorch']:.1f} kB in PyTorch, {slopes['onnx']:.1f} kB in ONNX Runtime's default "
-        f"session and {slopes['onnx-lean']:.1f} kB in a lean one."
+        f"**A pixel costs** {torch.slope / 1000:.1f} kB in PyTorch and {slope:.1f} kB in ONNX Runtime's default "
+        f"session, there in steps: up to {onnx.excess:.0%} more than the line."
     )
 
 
@@ -74,22 +79,53 @@ def crossing(costs):
 
 
 def lean(costs):
-    """What the lean session saves and costs."""
-    saved = scaling.compare(costs, "peak_bytes", "onnx", "onnx-lean", LARGE)
-    slower = scaling.compare(costs, "seconds", "onnx-lean", "onnx", LARGE)
+    """What the lean session is and saves, and how much of that the arena alone does."""
+    side = _largest_of(costs, "onnx", "onnx-lean", "onnx-no-arena", "pytorch")
+    on_default, no_arena, on_torch = (
+        scaling.compare(costs, "peak_bytes", over, under, side)
+        for over, under in (("onnx", "onnx-lean"), ("onnx", "onnx-no-arena"), ("pytorch", "onnx-lean"))
+    )
     return (
-        f"**Two settings undo that.** Without its memory arena, and with freed memory returned to the system, ONNX "
-        f"Runtime needs {saved:.2f} times less at {LARGE}x{LARGE}, for {slower:.2f} times the time."
+        f"**Two settings undo that.** A lean session has no memory arena, which keeps what is freed for later, and "
+        f"returns freed memory to the system. A pixel costs {_fit(costs, 'onnx-lean').slope / 1000:.1f} kB in it; at "
+        f"{side}x{side} it needs {on_default:.2f} times less than ONNX Runtime's default session ({no_arena:.2f} times "
+        f"with the arena off alone) and {on_torch:.2f} times less than PyTorch."
+    )
+
+
+def first_picture(costs):
+    """What the lean session costs in time: a later picture of a size, and the first."""
+    side = _largest_of(costs, "onnx", "onnx-lean", "pytorch")
+    on_default, on_torch = (scaling.compare(costs, "seconds", "onnx-lean", name, side) for name in ("onnx", "pytorch"))
+    longer, usual = (
+        scaling.median(costs, "first_seconds", name, side) / scaling.median(costs, "seconds", name, side)
+        for name in ("onnx-lean", "onnx")
+    )
+    return (
+        f"**The first picture pays for it.** At {side}x{side} a later picture of the same size takes a lean session "
+        f"{on_default:.2f} times as long as ONNX Runtime's default session and {on_torch:.2f} times as long as "
+        f"PyTorch. The first picture of a size takes a lean session {longer:.1f} times as long as a later one, a "
+        f"default one {usual:.1f} times."
     )
 
 
 def time(costs):
     """Time like for like."""
-    ratio = scaling.compare(costs, "seconds", "pytorch", "onnx", LARGE)
+    side = _largest_of(costs, "pytorch", "onnx")
+    ratio = scaling.compare(costs, "seconds", "pytorch", "onnx", side)
     return (
-        f"**Time.** At {LARGE}x{LARGE}, on {scaling.THREADS} threads, PyTorch takes {ratio:.2f} times as long as ONNX "
-        f"Runtime."
+        f"**Time.** At {side}x{side}, on {scaling.THREADS} threads, PyTorch takes {ratio:.2f} times as long as ONNX "
+        f"Runtime's default session, for a later picture of the same size."
     )
+
+
+def _largest_of(costs, *variants):
+    """The side of the largest square, up to `LARGE`, at which all of these variants were measured."""
+    square = costs[(costs.height == costs.width) & (costs.height <= LARGE) & (costs.threads == scaling.THREADS)]
+    shared = set.intersection(*(set(square.height[square.variant == name]) for name in variants))
+    if not shared:
+        raise scaling.NotEnoughData(f"no square size of {', '.join(variants)}")
+    return max(shared)
 
 
 # --- notebook 1: the files ---
@@ -177,22 +213,23 @@ def disturbance_table(study):
 
 def repeats(study):
     """How far equal trials' peaks differ, and whose do by more than 2%."""
-    costs = scaling.costs(study)
-    peaks = costs.groupby(["variant", "height", "width", "threads"]).peak_bytes
-    spread = (peaks.max() / peaks.min() - 1)[peaks.size() > 1].groupby("variant").max()
+    try:
+        spread = scaling.spread(scaling.costs(study)).groupby("variant").max()
+    except scaling.NotEnoughData:
+        return "No trial was repeated in this study."
     wide = spread[spread > 0.02]
     if wide.empty:
-        return f"No two equal trials differ in their peak by more than {spread.max():.1%}."
+        return f"Of equal trials the largest peak is nowhere more than {spread.max():.1%} above the smallest."
     names = " and ".join(f"{name} ({value:.1%})" for name, value in wide.items())
     fixed = spread.filter(like="-lean")
-    said = f"Equal trials that differ in their peak by more than 2% are those of {names}."
+    said = f"Of equal trials the largest peak is more than 2% above the smallest with {names}."
     if fixed.empty:
         return said
     return (
         f"{said} These leave their large blocks to glibc as it comes: its heap gives back only what is free at its "
         f"end, so where a block happens to lie decides. Where every large block is mapped by itself, as in "
-        f"{' and '.join(fixed.index)}, no two differ by more than {fixed.max():.1%}; a test changes that one "
-        f"threshold for `pytorch` and sees the same."
+        f"{' and '.join(fixed.index)}, it is at most {fixed.max():.1%}; a test changes that one threshold for "
+        f"`pytorch` and sees the same."
     )
 
 
@@ -233,14 +270,28 @@ def predicted_loading(study):
     )
 
 
+def loading_time(costs):
+    """What takes the time before the first picture."""
+    seconds = costs[costs.threads == scaling.THREADS].groupby("variant")[["import_seconds", "load_seconds"]].median()
+    if not {"pytorch-published", "pytorch", "onnx"} <= set(seconds.index):
+        return "Not every way of loading was measured in this study."
+    torch, onnx = (seconds.import_seconds[name] for name in ("pytorch", "onnx"))
+    released, needed, session = (seconds.load_seconds[name] for name in ("pytorch-published", "pytorch", "onnx"))
+    return (
+        f"Importing torch takes {torch:.2f} s, importing onnxruntime {onnx:.2f} s. Loading takes {released:.2f} s as "
+        f"released and {needed:.2f} s for the inference path, as a session does ({session:.2f} s): without VGG16 the "
+        f"wait before the first picture is the library's."
+    )
+
+
 def loading_time_table(costs):
     """Seconds of import and load: medians and 95% ranges over the trials."""
     groups = costs[costs.threads == scaling.THREADS].groupby("variant")
-    table = pd.DataFrame({name: groups[f"{name}_seconds"].median() for name in ("import", "load")})
+    table = pd.DataFrame({f"{name}, s": groups[f"{name}_seconds"].median() for name in ("import", "load")})
     for name in ("import", "load"):
         edges = groups[f"{name}_seconds"].quantile([0.025, 0.975]).unstack()
-        table[f"{name}, 95% of trials"] = [f"{low:.2f} to {high:.2f}" for low, high in edges.to_numpy()]
-    return table.sort_values("load").round(2)
+        table[f"{name}, 95% of trials, s"] = [f"{low:.2f} to {high:.2f}" for low, high in edges.to_numpy()]
+    return table.sort_values("load, s").round(2)
 
 
 # --- notebook 4: scaling ---
@@ -254,6 +305,17 @@ def later_runs(costs):
     names = [name for name in ("onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean", "pytorch") if name in most]
     said = ", ".join(f"{most[name]:.2f} times with {name}" for name in names)
     return f"Over all sizes, later runs need at most, of the memory of the first, {said}."
+
+
+def fixed_part(costs):
+    """What does not grow, and how much of the line that is at two sizes."""
+    fits = {name: _fit(costs, name) for name in ("pytorch", "onnx-lean")}
+    torch, sides = fits["pytorch"], (MIDDLE, LARGE)
+    shares = " and ".join(f"{torch.fixed / torch(side**2):.0%} of the line at {side}x{side}" for side in sides)
+    return (
+        f"What does not grow is {mib(torch.fixed)} in PyTorch and {mib(fits['onnx-lean'].fixed)} in a lean session, "
+        f"the library above all. For PyTorch that is {shares}: a ratio at one size says nothing about another."
+    )
 
 
 def fit_table(costs):
@@ -272,29 +334,140 @@ def fit_table(costs):
 
 
 def crossing_table(costs):
-    """Every pair of variants whose lines cross within the sizes measured: the side, with its interval."""
-    fits = {name: scaling.fit(part) for name, part in _fitted(costs).groupby("variant")}
-    names, rows = sorted(fits), []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            met = scaling.crossing(fits[one], fits[other])
-            if met and costs.side.min() < met.side.best < costs.side.max():
-                less, more = (one, other) if fits[one].fixed < fits[other].fixed else (other, one)
-                rows.append({"needs less below": less, "needs less above": more, "side": f"{met.side:.0f}"})
-    return pd.DataFrame(rows)
+    """Between which sizes a variant of one runtime begins to need more than one of the other, whole process.
+
+    By the medians at the sizes measured, not by lines: as released the peak is that of loading up to some size.
+    """
+    costs = costs[costs.threads == scaling.THREADS]
+    peaks = costs.pivot_table(
+        index=["pixels", "size"], columns="variant", values="process_peak_bytes", aggfunc="median"
+    )
+    runtime, rows = costs.groupby("variant").runtime.first(), []
+    for less in order(runtime.index[runtime == "onnx"]):
+        for more in order(runtime.index[runtime == "pytorch"]):
+            ratio = (peaks[less] / peaks[more]).dropna().droplevel("pixels")
+            above = ratio[(ratio > 1)[::-1].cummin()[::-1]]
+            if 0 < len(above) < len(ratio):
+                below = ratio.index[-len(above) - 1]
+                rows.append((less, more, below, above.index[0]))
+    return pd.DataFrame(rows, columns=["ONNX Runtime", "PyTorch", "needs less up to", "needs more from"])
+
+
+def stage_peaks(study):
+    """Which stages of PyTorch's inference reach its peak, or nearly."""
+    try:
+        name, top = highest_stages(study)
+    except scaling.NotEnoughData:
+        return "The stages were not marked in this study."
+    return (
+        f"At {name.split('/')[1]} the peak, {mib(top.max())}, is reached within 1% in {' and '.join(top.index)}, where "
+        f"the maps have the picture's full size."
+    )
+
+
+def highest_stages(study, near=0.01):
+    """The largest timeline of PyTorch, and its stages within a share of the top in the last inference: bytes."""
+    marks = study.stages[study.stages.trial.str.startswith("pytorch/")] if len(study.stages) else study.stages
+    if not len(marks):
+        raise scaling.NotEnoughData("no stages of pytorch")
+    name = max(marks.trial.unique(), key=lambda trial: [int(side) for side in trial.split("/")[1].split("x")])
+    peaks = marks[marks.trial == name].drop_duplicates("stage", keep="last").set_index("stage").peak_bytes
+    return name, peaks[peaks >= peaks.max() * (1 - near)]
+
+
+def time_ratio(costs):
+    """How much longer PyTorch takes, at the smallest and at the largest size with repeats."""
+    costs = costs[costs.threads == scaling.THREADS]
+    seconds = costs[costs.variant.isin(["pytorch", "onnx"])].groupby(["variant", "pixels", "size"]).seconds.median()
+    ratio = (seconds["pytorch"] / seconds["onnx"]).dropna().droplevel("pixels")
+    return (
+        f"Over {len(ratio)} sizes PyTorch takes {ratio.min():.2f} (at {ratio.idxmin()}) to {ratio.max():.2f} (at "
+        f"{ratio.idxmax()}) times as long as ONNX Runtime's default session."
+    )
+
+
+def threads(costs):
+    """What the second thread gives and costs."""
+    both = costs[costs.groupby(["variant", "size"]).threads.transform("nunique") > 1]
+    medians = both.groupby(["variant", "size", "threads"])[["seconds", "peak_bytes"]].median().unstack()
+    if medians.empty:
+        return "One number of threads alone was measured in this study."
+    time, peak = (medians[value][1] / medians[value][2] for value in ("seconds", "peak_bytes"))
+    return (
+        f"One thread takes {time.min():.2f} to {time.max():.2f} times as long as two, and {peak.min():.2f} to "
+        f"{peak.max():.2f} times the memory: what is held is the maps, not what a thread works on."
+    )
 
 
 # --- notebook 7 ---
 
 
+def deploy(costs):
+    """What to deploy: the variant that needs the least memory at the largest size of either runtime."""
+    side = _largest_of(costs, "pytorch", "onnx")
+    here = costs[(costs.threads == scaling.THREADS) & (costs.height == side) & (costs.width == side)]
+    cost = here.groupby("variant")[["process_peak_bytes", "seconds", "first_seconds"]].median()
+    best = cost.process_peak_bytes.idxmin()
+    others = [
+        f"{words} {mib(cost.process_peak_bytes[name])} and {cost.seconds[name]:.2f} s"
+        for name, words in {"pytorch": "PyTorch takes", "onnx": "ONNX Runtime's default session"}.items()
+        if name in cost.index and name != best
+    ]
+    return (
+        f"**Deploy `{best}`:** {VARIANTS[best].summary if best in VARIANTS else 'a variant of your own'}. At "
+        f"{side}x{side} its whole process peaks at {mib(cost.process_peak_bytes[best])}, the least of "
+        f"{len(cost)} variants, and it takes {cost.seconds[best]:.2f} s a picture ({cost.first_seconds[best]:.2f} s "
+        f"the first); {', '.join(others)}."
+    )
+
+
+def agreement(study):
+    """How far the variants' outputs are from the reference's."""
+    parity = study.parity[study.parity.error.fillna("").eq("")]
+    size = parity.iloc[0]
+    return (
+        f"All {len(parity)} variants give the same output: for a picture of {size.height}x{size.width}, on a scale of "
+        f"0 to 1, within {parity.largest_difference.max():.0e} of PyTorch's with the inference path alone. A variant "
+        f"off by more than {PARITY_LIMIT:.0e} would not have been measured."
+    )
+
+
+def names(study):
+    """The names of the study's variants, a line each: the runtime and what is done differently."""
+    known = [VARIANTS[name] for name in order(study.trials.variant.unique()) if name in VARIANTS]
+    return "\n".join(f"- `{one.name}`: {NAMES[one.runtime]}, {one.summary}" for one in known)
+
+
+def at_rest(costs):
+    """What a process keeps between pictures."""
+    names = ("onnx", "onnx-lean", "pytorch")
+    side = _largest_of(costs, *names)
+    onnx, lean, torch = (mib(scaling.median(costs, "rest_bytes", name, side)) for name in names)
+    return (
+        f"**Between pictures.** After one of {side}x{side} a default session keeps {onnx} for as long as the process "
+        f"lives, a lean one {lean}, PyTorch {torch}."
+    )
+
+
+def repeatability(costs):
+    """How far repeats lie apart, memory and time."""
+    try:
+        memory, seconds = (scaling.spread(costs, value) for value in ("peak_bytes", "seconds"))
+    except scaling.NotEnoughData:
+        return "No trial was repeated in this study: take its numbers as single readings."
+    return (
+        f"Memory repeats closely, time less so: of equal trials the largest peak is {memory.median():.1%} above the "
+        f"smallest in the median case and {memory.max():.1%} at most, the longest time {seconds.median():.0%} above "
+        f"the shortest and {seconds.max():.0%} at most. Compare times as ratios of medians."
+    )
+
+
 def planning_table(costs):
     """The largest peak of the whole process among the repeats, in MiB, by variant and size."""
-    costs = costs[costs.threads == scaling.THREADS].assign(
-        size=costs.height.astype(str) + "x" + costs.width.astype(str)
-    )
+    costs = costs[costs.threads == scaling.THREADS]
     table = costs.pivot_table(index="variant", columns="size", values="process_peak_bytes", aggfunc="max") / MIB
-    sizes = costs.drop_duplicates("size").sort_values("pixels")["size"]
-    return table[sizes].round(0).astype("Int64").astype(object).where(table[sizes].notna(), "")
+    table = table.loc[order(table.index), costs.sort_values("pixels")["size"].unique()]
+    return table.round(0).astype("Int64").astype(object).where(table.notna(), "")
 
 
 def machine_table(study):

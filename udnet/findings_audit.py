@@ -1,16 +1,22 @@
 """What the audit of the original report says, in sentences and tables whose every number is computed."""
 
+from html import escape
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
-from . import audit, claims, ladder, scaling
-from .evidence import reported
+from . import allocators, audit, claims, ladder, scaling
+from .evidence import reported, shown
 from .findings import DATA
 from .memory import MIB
 from .plots import mib
 
 SHRUNK = {"conv2": 4, "pr_UpConv2": 4, "conv3": 16, "pr_UpConv3": 16, "conv4": 64, "pr_conv": 64}  # in pixels, by block
 BUDGETS = tuple(size * MIB for size in (256, 512, 1024, 2048, 4096, 8192))
+OFFERED = ("pytorch", "pytorch-lean", "onnx", "onnx-lean")  # what `what_fits` chooses from
+STRAIGHT = 0.05  # a line describes a variant whose worst size is no further from it
+BEYOND = 2  # times the largest side measured: so far a line is followed
 NOT_AUDITED = "The report was not audited in this study."
 
 
@@ -56,6 +62,28 @@ def _added(found):
     return (costs.load_peak_bytes - costs.import_bytes).groupby(costs.variant).median()
 
 
+def checked(study):
+    """Why the variant `pytorch` adds more than the rung that reads the same file."""
+    found = audit.read(study.folder)
+    if found is None:
+        return NOT_AUDITED
+    columns = ["added", "load_file_bytes"]
+    frames = [
+        frame.assign(added=frame.load_peak_bytes - frame.import_bytes) for frame in (scaling.costs(study), found.ladder)
+    ]
+    ours, rung = (
+        frame[frame.variant == name][columns].median() / MIB
+        for frame, name in zip(frames, ("pytorch", "load.stripped"), strict=True)
+    )
+    more = ours - rung
+    return (
+        f"The variant `pytorch` adds {ours.added:.1f} MiB and the rung that reads the same file {rung.added:.1f}: the "
+        f"variant also checks each tensor's name and shape, and that all its values are finite. "
+        f"{more.load_file_bytes:.1f} of the {more.added:.1f} MiB more are mapped from files: code of torch that the "
+        f"check of the values is the first to run."
+    )
+
+
 def kept(study):
     """What stays after loading as released, by allocator."""
     found = audit.read(study.folder)
@@ -63,11 +91,12 @@ def kept(study):
         return NOT_AUDITED
     rows = found.allocators[found.allocators.base == "pytorch-published"]
     kept = rows.groupby("allocator").load_bytes.median().sort_values()
-    said = ", ".join(f"{mib(value)} with {name or 'glibc as it comes'}" for name, value in kept.items())
+    said = ", ".join(f"{mib(value)} under {allocators.words(name)}" for name, value in kept.items())
     absent = "".join(f" Not run: {name} ({why})." for name, why in found.skipped.items())
     return (
-        f"After the very same loading there stay {said}. The report read {reported('C12'):,.1f} MB, on Windows, whose "
-        f"allocator we cannot run here: a reading after loading says what an allocator keeps.{absent}"
+        f"After the very same loading there stay {said}. The system's is {study.machine['allocator']}. The report read "
+        f"{reported('C12'):,.1f} MB, on Windows, whose allocator we cannot run here: a reading after loading says what "
+        f"an allocator keeps.{absent}"
     )
 
 
@@ -91,13 +120,29 @@ def limit(study, side=1024):
         here = here[here.side == here.side[here.side <= side].max()]
         seconds = here.groupby("variant").seconds.median()
         least = multiply_adds() * here.pixels.iloc[0] / rows.per_second.median()
-        words = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
-        size = f"{here.height.iloc[0]}x{here.width.iloc[0]}"
-        said.append(f"with {threads} thread{'s' if threads > 1 else ''} at {size} at least {least:.2f} s: {words}")
+        words = ", ".join(f"{name} takes {value:.2f} s ({least / value:.0%})" for name, value in seconds.items())
+        counted = f"{threads} thread{'s' if threads > 1 else ''}"
+        said.append(f"with {counted} at {here['size'].iloc[0]} at least {least:.2f} s, where {words}")
     return (
         f"The network takes {multiply_adds() / 1000:.0f} thousand multiply-adds a pixel. At the rate of a large matrix "
-        f"product that is, {'; '.join(said)}."
+        f"product, which is this machine's limit, that is, {'; '.join(said)}. In brackets: the share of that rate "
+        f"which is reached."
     )
+
+
+# --- notebook 7 ---
+
+
+def rule():
+    """The rule of the verdicts, with its tolerances, as a list in Markdown."""
+    return f"""
+- *reproduced*: the fair value agrees, within a factor of {claims.AGREES:g} ({claims.TIME_AGREES:g} for ratios of time)
+- *reproduced, other cause*: only the report's own protocol gives the number, under one allocator or another
+- *refuted*: a ratio points the other way, a comparison or a limit is off by a factor of {claims.CONTRADICTS:g} and
+  more, or a claim in words does not hold
+- *not reproduced*: the fair value is another number without contradicting it, and no protocol gives the report's
+- *not testable here*: seconds, which belong to the report's machine, or what this study has not measured
+"""
 
 
 def claims_table(study):
@@ -107,12 +152,12 @@ def claims_table(study):
     judged = claims.judge(study)
     rows = [
         {
-            "claim": f"{one.quantity}, {one.subject} {one.resolution}".strip(),
+            "claim": _about(one),
             "report": one.reported,
-            "measured fairly": claims.shown(one.fair),
-            "by its protocol": f"{claims.shown(one.replayed)} {one.allocator and f'with {one.allocator}'}".strip(),
+            "measured fairly": one.measured,
+            "by its protocol": _replayed(one),
             "verdict": one.verdict,
-            "cause": one.cause,
+            "cause": escape(one.cause, quote=False),
         }
         for one in judged
     ]
@@ -120,34 +165,99 @@ def claims_table(study):
     return pd.DataFrame(rows, index=[one.id for one in judged]).style.set_table_styles(left)
 
 
+def _about(claim):
+    """What a claim is about, with its note in small print: HTML."""
+    note = f"<br><small>{escape(claim.note, quote=False)}</small>" if claim.note else ""
+    return f"{claim.quantity}, {claim.subject} {claim.resolution}".strip() + note
+
+
+def _replayed(claim):
+    """The value by the report's protocol, and under which allocator in small print; a file has none: HTML."""
+    if claim.replayed is None:
+        return ""
+    under = "" if claim.section == "file size" else f"under {allocators.words(claim.allocator)}"
+    return shown(claim.replayed, claim.unit) + (under and f"<br><small>{under}</small>")
+
+
 def verdicts(study):
-    """How many of the claims stand."""
+    """How many of the claims stand, and how many verdicts want for more than the study has."""
     if audit.read(study.folder) is None:
         return NOT_AUDITED
-    found = [one.verdict for one in claims.judge(study)]
+    judged = claims.judge(study)
+    found, lacking = [one.verdict for one in judged], sum(one.left_out for one in judged)
     said = "; ".join(f"{found.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
-    return f"**The report's {len(found)} claims, measured again:** {said}."
+    left = (
+        f" {len(found)} claims judged; {lacking} need sizes or allocators that this study left out." if lacking else ""
+    )
+    return f"**The report's {len(found)} claims, measured again:** {said}.{left}"
+
+
+def drawn(study):
+    """Which claims the figure of them shows."""
+    if audit.read(study.folder) is None:
+        return NOT_AUDITED
+    judged = claims.judge(study)
+    missing = sum(not one.measured for one in judged)
+    words = sum(bool(one.measured) and one.fair is None for one in judged)
+    absent = f"; {missing} were not measured in this study" if missing else ""
+    return (
+        f"{len(judged) - words - missing} of the {len(judged)} claims are drawn; the {words} claims in words are in "
+        f"the table{absent}."
+    )
 
 
 def what_fits(study):
-    """The largest picture measured within a budget of memory, by variant, and which variant does it fastest."""
-    costs = scaling.select(study)
-    costs = costs.assign(size=costs.height.astype(str) + "x" + costs.width.astype(str))
-    cases = (
-        costs.groupby(["variant", "pixels", "size"])
-        .agg(peak=("process_peak_bytes", "max"), seconds=("seconds", "median"))
-        .reset_index()
-    )
+    """The largest picture within a budget of memory, by variant, which variant does the largest, and in which time."""
+    costs = scaling.select(study, OFFERED)
     rows = []
     for budget in BUDGETS:
-        fits = cases[cases.peak <= budget]
-        if fits.empty:
+        fits = {name: _largest(part, budget) for name, part in costs.groupby("variant")}
+        fits = {name: found for name, found in fits.items() if found}
+        if not fits:
             continue
-        largest = fits[fits.pixels == fits.pixels.max()]
-        best = largest.loc[largest.seconds.idxmin()]
-        reached = {name: part.loc[part.pixels.idxmax(), "size"] for name, part in fits.groupby("variant")}
+        best = max(fits, key=lambda name: fits[name].pixels)
+        later, first = (
+            _seconds(costs[costs.variant == best], value, fits[best]) for value in ("seconds", "first_seconds")
+        )
+        sizes = {name: fits[name].text if name in fits else "none" for name in OFFERED if name in costs.variant.values}
         rows.append(
-            {"budget": mib(budget), **{name: reached.get(name, "none") for name in ("pytorch", "onnx", "onnx-lean")},
-             "take": best.variant, "seconds": round(best.seconds, 2)}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+            {"budget": mib(budget), **sizes, "take": best, "later picture, s": later, "first picture, s": first}
+        )
+    return pd.DataFrame(rows).set_index("budget")
+
+
+class Fitting(NamedTuple):
+    """The largest picture of a variant within a budget."""
+
+    pixels: float
+    text: str
+    on_line: bool  # read off a line, not measured
+
+
+def _largest(costs, budget):
+    """The `Fitting` of one variant's rows, or None where not even the smallest picture fits.
+
+    Off a line where one describes the variant, leaving room for its worst size, else of the sizes measured.
+    """
+    peaks = costs.groupby(["pixels", "size"]).process_peak_bytes.max()
+    if peaks.iloc[0] > budget:
+        return None
+    largest, _ = peaks.index[-1]
+    if len(peaks) >= scaling.SIZES and (fit := scaling.fit(costs, "process_peak_bytes")).worst <= STRAIGHT:
+        side = _in_eights(((budget / (1 + fit.excess) - fit.fixed) / fit.slope) ** 0.5)
+        most = _in_eights(BEYOND * largest**0.5)
+        text = f"{most}x{most} or more" if side > most else f"up to {side}x{side}"
+        return Fitting(min(side, most) ** 2, text, True)
+    pixels, size = peaks[peaks <= budget].index[-1]
+    return Fitting(pixels, f"{size} or more" if pixels == largest else size, False)
+
+
+def _in_eights(side):
+    """The network takes sides in multiples of 8."""
+    return int(side // 8 * 8)
+
+
+def _seconds(costs, value, fitting):
+    if fitting.on_line:
+        return f"{float(scaling.fit(costs, value)(fitting.pixels)):.1f}"
+    return f"{costs[costs.pixels == fitting.pixels][value].median():.1f}"

@@ -16,10 +16,11 @@ PAGE = """
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block extra_css -%}
-<style>main { max-width: 60rem; margin: 0 auto; padding: 1rem } nav { padding: 0 0 1rem }</style>
+<style>main { max-width: 60rem; margin: 0 auto; padding: 1rem } nav { padding: 0 0 1rem }
+main .jp-MarkdownOutput pre { margin: .5rem 0 1rem }</style>
 {%- endblock -%}
 {%- block body_header -%}
-{{ super() }}<nav class="jp-RenderedHTMLCommon"><a href="index.html">The report</a></nav>
+{{ super() }}<nav class="jp-RenderedHTMLCommon"><a href="index.html">All notebooks</a></nav>
 {%- endblock -%}
 {%- block data_png scoped -%}
 {%- set alt = output | get_metadata('alt', 'image/png') -%}

@@ -77,8 +77,11 @@ def scaling_curves(frame, axes, value="peak_bytes", unit=MIB, fits=True):
             fit = scaling.fit(rows, value)
             pixels = np.geomspace(rows.pixels.min(), rows.pixels.max(), 200)
             axes.plot(np.sqrt(pixels), fit(pixels) / unit, color=style["color"], lw=1.5)
-            low, high = (edge.clip(rows[value].min() / 10) for edge in fit.band(pixels))  # a logarithm takes no zero
-            axes.fill_between(np.sqrt(pixels), low / unit, high / unit, color=style["color"], alpha=0.13, lw=0)
+            low, high = fit.band(pixels)
+            sure = low > 0.75 * fit(pixels)  # at smaller sizes the fixed part is a guess, and the band dives to zero
+            axes.fill_between(
+                np.sqrt(pixels), low / unit, high / unit, where=sure, color=style["color"], alpha=0.13, lw=0
+            )
         else:
             medians = rows.groupby("side")[value].median() / unit
             axes.plot(medians.index, medians, color=style["color"], lw=1, ls=":")

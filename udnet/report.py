@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import files, notebooks, scaling
+from . import audit, files, notebooks, scaling
 
-AGREES = 0.10  # how far a ratio of memory may be from the published one
+AGREES = 0.10  # how far a number about memory may be from the published one
+NOT_JUDGED = "not judged"
 LABELS = {"load_peak_bytes": "load", "peak_bytes": "peak", "seconds": "time"}
 COMPARED = (  # a column of `scaling.costs`, of which variant, over which one's
     ("load_peak_bytes", "pytorch-published", "pytorch"),
@@ -21,8 +22,13 @@ COMPARED = (  # a column of `scaling.costs`, of which variant, over which one's
 )
 NOTE = (
     f"Each ratio is one of medians; the interval is the published one's, 95%. peak: the highest resident memory of "
-    f"inference, first and later runs; load: until the model is loaded; time: of a later run. Memory agrees within "
-    f"{AGREES:.0%}; time is only told, since it belongs to the machine."
+    f"inference, first and later runs; load: until the model is loaded; time: of a later run; crossing: the side of "
+    f"the picture from which a default session needs more memory than PyTorch. Memory agrees within {AGREES:.0%} or "
+    f"within the interval; time is not judged, since it belongs to the machine."
+)
+LEFT_OUT = (
+    "This study ran the report's own steps under the system's allocator alone, so claims that depend on another one "
+    "may have another verdict than in the published study."
 )
 
 STYLE = """
@@ -43,7 +49,7 @@ thead th { border-bottom: 2px solid var(--ink) }
 tbody th { font-weight: normal }
 .ratios th, .ratios td { white-space: nowrap; font-variant-numeric: tabular-nums }
 .ratios th + th, .ratios td { text-align: right }
-.agrees { color: var(--good) } .differs { color: var(--bad); font-weight: 600 } .told { color: var(--soft) }
+.agrees { color: var(--good) } .differs { color: var(--bad); font-weight: 600 } .not-judged { color: var(--soft) }
 ul { list-style: none; padding: 0 } li { margin: .6rem 0 } li p { margin: 0; color: var(--soft) }
 code { font-size: .9em }
 figure { margin: 2.5rem 0 } figure img { display: block; width: 100%; height: auto }
@@ -53,7 +59,8 @@ figure { margin: 2.5rem 0 } figure img { display: block; width: 100%; height: au
 def summary(here, published):
     """One row a ratio of two variants' costs that both studies have: ratios travel between machines, bytes do not.
 
-    Columns: quantity, here, published, low, high (the 95% interval of the published ratio), here/published, verdict.
+    The last row is the side at which the default session's memory crosses PyTorch's, where both studies have it.
+    Columns: quantity, here, published, low, high (the 95% interval of the published one), here/published, verdict.
     """
     frames = [scaling.costs(one) for one in (here, published)]
     for frame in frames:
@@ -68,15 +75,34 @@ def summary(here, published):
         if value != "load_peak_bytes":
             groups = {_case_text(*case, usual): [case] for case in cases}
         for text, group in groups.items():
-            (mine, _, _), (theirs, low, high) = (_ratio(frame, value, over, under, group) for frame in frames)
             quantity = f"{LABELS[value]}{text}: {over} / {under}"
-            rows.append((quantity, mine, theirs, low, high, mine / theirs, _verdict(value, mine / theirs)))
+            rows.append(_row(quantity, value, *(_ratio(frame, value, over, under, group) for frame in frames)))
+    crossings = [_crossing(frame) for frame in frames]
+    if all(crossings):
+        rows.append(_row("crossing: onnx, pytorch", "side", *crossings))
     return pd.DataFrame(rows, columns=["quantity", "here", "published", "low", "high", "here/published", "verdict"])
+
+
+def _row(quantity, value, mine, published):
+    theirs, low, high = published
+    near = abs(mine.best / theirs - 1) <= AGREES or low <= mine.best <= high
+    verdict = NOT_JUDGED if value == "seconds" else "agrees" if near else "differs"
+    return quantity, mine.best, theirs, low, high, mine.best / theirs, verdict
 
 
 def _ratio(frame, value, over, under, cases):
     inside = frame.case.isin(cases)
     return scaling.ratio(frame, value, inside & frame.variant.eq(over), inside & frame.variant.eq(under))
+
+
+def _crossing(frame):
+    """The side at which the default session's fitted memory crosses PyTorch's; None where there is no such side."""
+    frame = frame[frame.threads == scaling.THREADS]
+    try:
+        met = scaling.crossing(*(scaling.fit(frame[frame.variant == name]) for name in ("pytorch", "onnx")))
+    except scaling.NotEnoughData:
+        return None
+    return met and met.side
 
 
 def _by_size(case):
@@ -89,12 +115,6 @@ def _case_text(height, width, threads, usual):
     return f" {height}x{width}" + (counted if threads != usual else "")
 
 
-def _verdict(value, change):
-    if value == "seconds":
-        return "told"
-    return "agrees" if abs(change - 1) <= AGREES else "differs"
-
-
 def as_text(table):
     """A summary for a terminal of 100 columns."""
     if table.empty:
@@ -104,7 +124,9 @@ def as_text(table):
 
 
 def _as_shown(table):
-    number = "{:.2f}".format
+    def number(value):
+        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
     interval = table.low.map(number) + " to " + table.high.map(number)
     return pd.DataFrame(
         {
@@ -127,7 +149,9 @@ def to_index(here, published, executed, figures, out):
     from nbconvert.filters import markdown2html
 
     table = summary(here, published)
-    judged = table[table.verdict.ne("told")]
+    judged = table[table.verdict.ne(NOT_JUDGED)]
+    found = audit.read(here.folder)
+    left_out = f'<p class="note">{LEFT_OUT}</p>' if found and found.protocol.allocator.eq("").all() else ""
     lines = []
     for path in executed:
         title, question = notebooks.opening(nbformat.read(path, as_version=4), path)
@@ -144,11 +168,11 @@ def to_index(here, published, executed, figures, out):
 <body>
 <main>
 <h1>UDnet on this machine</h1>
-<p class="lead">{judged.verdict.eq("agrees").sum()} of {len(judged)} ratios of memory agree with the published study's
-within {AGREES:.0%}. {html.escape(_outcome(here))}</p>
+<p class="lead">{judged.verdict.eq("agrees").sum()} of {len(judged)} numbers about memory agree with the published
+study's. {html.escape(_outcome(here))}</p>
 <h2>This machine beside the published study</h2>
 <div class="wide">{_ratios_html(table)}</div>
-<p class="note">{NOTE}</p>
+<p class="note">{NOTE}</p>{left_out}
 <h2>Notebooks</h2>
 <ul>{"".join(lines)}</ul>
 <h2>Figures</h2>
@@ -177,7 +201,7 @@ def _ratios_html(table):
     rows = "".join(
         f"<tr><th>{quantity}</th>"
         + "".join(f"<td>{cell}</td>" for cell in cells)
-        + f'<td class="{verdict}">{verdict}</td></tr>'
+        + f'<td class="{verdict.replace(" ", "-")}">{verdict}</td></tr>'
         for quantity, *cells, verdict in shown.itertuples(index=False)
     )
     return f'<table class="ratios"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

@@ -54,21 +54,31 @@ class Fit:
     @property
     def worst(self):
         """The largest relative distance of a size's median from the line: how far from a line the truth is."""
+        return float(np.abs(self._distances()).max())
+
+    @property
+    def excess(self):
+        """How far a size's median lies above the line at most, relative to it: the unsafe side of a plan."""
+        return float(self._distances().max())
+
+    def _distances(self):
         medians = pd.Series(self.values).groupby(self.pixels).median()
-        return float(np.abs(medians / self(medians.index) - 1).max())
+        return medians / self(medians.index) - 1
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval; a format such as `.2f` holds for all three."""
+    """A number with its 95% interval; a format such as `.2f` holds for all three.
+
+    An interval that is not there, or that rounds to the number itself, is not printed.
+    """
 
     best: float
     low: float
     high: float
 
     def __format__(self, form):
-        if np.isnan(self.low):
-            return format(self.best, form)
-        return f"{self.best:{form}} ({self.low:{form}} to {self.high:{form}})"
+        best, low, high = (format(one, form) for one in self)
+        return best if np.isnan(self.low) or low == best == high else f"{best} ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -89,18 +99,19 @@ class Crossing:
 def costs(study):
     """One row a finished trial: its sizes and its costs; trials that were sampled are left out.
 
-    Columns: variant, weights, height, width, pixels, threads, repeat; `peak_bytes` of inference (first and later runs),
-    `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is loaded), `process_peak_bytes` (of all
-    phases), `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
+    Columns: variant, weights, height, width, pixels, side, size (such as 256x256), threads, repeat; `peak_bytes` of
+    inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is
+    loaded), `process_peak_bytes` (of all phases); what is resident after a phase: `interpreter_bytes`, `import_bytes`,
+    `load_bytes`, `rest_bytes` (after the last inference); `load_file_bytes`, what of that loading has mapped from
+    files; `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
     """
     trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
     done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
     trials = trials[trials.trial.isin(done)]
     about = ["trial", "variant", "runtime", "weights", "height", "width", "threads", "repeat"]
-    wide = (
-        trials.set_index([*about, "phase"])[["peak_bytes", "rss_end_bytes", "seconds", "runs"]].astype(float).unstack()
-    )
-    peak, rss, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.seconds
+    read = ["peak_bytes", "rss_end_bytes", "file_end_bytes", "seconds", "runs"]
+    wide = trials.set_index([*about, "phase"])[read].astype(float).unstack()
+    peak, rss, file, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.file_end_bytes, wide.seconds
     frame = pd.DataFrame(
         {
             "peak_bytes": peak[["first", "steady"]].max(axis=1),
@@ -111,6 +122,8 @@ def costs(study):
             "interpreter_bytes": rss["interpreter"],
             "import_bytes": rss["import"],
             "load_bytes": rss["load"],
+            "rest_bytes": rss["steady"],
+            "load_file_bytes": file["load"] - file["import"],
             "seconds": seconds["steady"] / wide.runs["steady"],
             "first_seconds": seconds["first"],
             "load_seconds": seconds["load"],
@@ -119,6 +132,7 @@ def costs(study):
     ).reset_index()
     frame.insert(5, "pixels", frame.height * frame.width)
     frame["side"] = np.sqrt(frame.pixels)
+    frame["size"] = frame.height.astype(str) + "x" + frame.width.astype(str)
     return frame
 
 
@@ -190,6 +204,15 @@ def ratio(frame, value, over, under):
     if not len(top) or not len(bottom):
         raise NotEnoughData(f"no trials to compare {value} of")
     return quotient(top, bottom)
+
+
+def spread(frame, value="peak_bytes"):
+    """How far equal trials differ: the largest of a case's repeats over the smallest, less 1; a value a case."""
+    cases = frame.groupby(["variant", "height", "width", "threads"])[value]
+    repeated = cases.size() > 1
+    if not repeated.any():
+        raise NotEnoughData("no repeats")
+    return (cases.max() / cases.min() - 1)[repeated]
 
 
 def quotient(top, bottom):
