@@ -1,6 +1,5 @@
 """The commands, as a user gives them: answers, exit codes, and one line for what is wrong."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -10,9 +9,9 @@ import pytest
 from conftest import REPO
 from own_variants import own
 
-from udnet import trial
-from udnet.__main__ import main, parse_bytes
-from udnet.memory import MIB
+from udnet import Error, trial
+from udnet.__main__ import main
+from udnet.memory import MIB, parse_bytes
 from udnet.study import PHASE_COLUMNS
 from udnet.trial import PHASES
 from udnet.variants import VARIANTS
@@ -135,7 +134,7 @@ def test_bytes(text, size):
 
 @pytest.mark.parametrize("text", ["", "MiB", "0", "0.5", "-1MiB", "12 apples", "5M", "1TiB", "nan", "inf", "1e999"])
 def test_no_bytes(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="512MiB"):
+    with pytest.raises(Error, match="512MiB"):
         parse_bytes(text)
 
 

@@ -233,3 +233,27 @@ def test_other_systems_have_the_watchdog(monkeypatch):
 
 def test_safe_limit_leaves_something():
     assert 0 < guard.safe_limit() < psutil.virtual_memory().total * 0.9
+
+
+# What is free
+
+
+def test_free_memory_is_what_a_group_leaves(tmp_path, monkeypatch):
+    machine = psutil.virtual_memory().available
+    monkeypatch.setattr(guard, "_parents", lambda: [(tmp_path / "two", 2), (tmp_path / "one", 1)])
+    assert guard.free() == pytest.approx(machine, rel=0.2), "no such groups"
+    for name, files in {
+        "two": {"memory.max": "max", "memory.current": "1"},
+        "one": {"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "300"},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text + "\n")
+    assert guard.free() == 700
+    (tmp_path / "two" / "memory.max").write_text("500\n")
+    assert guard.free() == 499
+
+
+def test_free_memory_within_a_real_group(group):
+    code = "from udnet import guard; import sys; sys.exit(0 if guard.free() < 256 * 2**20 else 1)"
+    assert run(group, [sys.executable, "-c", code]) == 0

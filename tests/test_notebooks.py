@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import REPO
 
-from udnet import PARITY_LIMIT, figures, findings, instruments, notebooks, plots, publish, scaling, study
+from udnet import PARITY_LIMIT, figures, findings, instruments, memory, notebooks, plots, publish, scaling, study
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
@@ -57,9 +57,9 @@ def test_figures_are_the_same_bytes_again_and_say_what_they_show(tiny, tmp_path)
 def test_findings_follow_the_measurement(tiny):
     said = findings.total(scaling.costs(tiny))
     peaks = tiny.trials[tiny.trials.trial == "onnx/256x256/t2/r0"].peak_bytes
-    assert f"{plots.mib(peaks.max())} in ONNX Runtime" in said
+    assert f"{memory.mib(peaks.max())} in ONNX Runtime" in said
     tiny.trials.loc[peaks.idxmax(), "peak_bytes"] += 7 * 2**20
-    assert f"{plots.mib(peaks.max() + 7 * 2**20)} in ONNX Runtime" in findings.total(scaling.costs(tiny))
+    assert f"{memory.mib(peaks.max() + 7 * 2**20)} in ONNX Runtime" in findings.total(scaling.costs(tiny))
 
 
 @pytest.mark.skipif(not study.PUBLISHED.exists(), reason="no study is published yet: make publish")

@@ -1,8 +1,10 @@
 """The tiled schedule against the whole image, and its plans against what they promise."""
 
+import gc
 import itertools
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -201,3 +203,20 @@ def test_torch_runs_on_one_thread_in_every_strip(tiled, monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert set(seen) == {1}
+
+
+def test_a_picture_s_arrays_do_not_outlive_it(tiled, monkeypatch):
+    pictures = []
+    made = tiling._Picture.__init__
+
+    def noting(self, *arguments):
+        made(self, *arguments)
+        pictures.append(weakref.ref(self))
+
+    monkeypatch.setattr(tiling._Picture, "__init__", noting)
+    gc.disable()  # a cycle would wait for it
+    try:
+        planned(tiled["onnx"], 32, 8, (plans.FULL,))(images.to_batch(trial.picture(32, 64)))
+        assert [one() for one in pictures] == [None]
+    finally:
+        gc.enable()

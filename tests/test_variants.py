@@ -11,7 +11,7 @@ from own_variants import own
 from PIL import Image
 
 import udnet
-from udnet import Error, trial, variants
+from udnet import Error, guard, memory, trial, variants
 
 HEAVY = {"torch", "onnxruntime", "onnx", "pandas", "matplotlib", "PIL", "psutil", "tqdm", "memory_profiler"}
 
@@ -141,9 +141,18 @@ def test_variants_agree_on_a_picture(name, published):
 
 
 def test_the_default_is_onnxruntime(published, monkeypatch):
-    assert variants.load(weights=published).variant.runtime == "onnx"
+    assert variants.load(weights=published).variant.name == "onnx-tiled"
     monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
-    assert variants.load(weights=published).variant.name == "pytorch"
+    assert variants.load(weights=published).variant.name == "pytorch-tiled"
+
+
+def test_the_default_takes_no_more_than_half_of_what_is_free(published, monkeypatch):
+    monkeypatch.setattr(guard, "free", lambda: 800 * memory.MIB)
+    assert variants.load(weights=published).network.limit == 400 * memory.MIB
+    assert variants.load(weights=published, memory_limit=10**9).network.limit == 10**9
+    assert variants.load("onnx-tiled", published).network.limit is None
+    with pytest.raises(Error, match="onnx has no plan for a memory limit"):
+        variants.load("onnx", published, memory_limit=10**9)
 
 
 def test_weights_that_are_not_there():

@@ -52,6 +52,9 @@ def parser():
     one = command(enhance, "enhance a photograph, or a folder of them")
     one.add_argument("photo", type=Path)
     one.add_argument("out", type=Path)
+    one.add_argument(
+        "--memory-limit", type=_bytes, metavar="SIZE", help="plan for it, e.g. 512MiB (default: half of what is free)"
+    )
     _model_options(one, variant=None)
 
     one = command(measure, "measure one variant at one size, in fresh processes")
@@ -97,7 +100,7 @@ def parser():
 
 
 def _model_options(one, variant):
-    default = f"default: {variant}" if variant else "default: ONNX Runtime, else PyTorch"
+    default = f"default: {variant}" if variant else "default: onnx-tiled, else pytorch-tiled"
     one.add_argument("--variant", default=variant, metavar="NAME", help=f"see `variants`, or FILE.py:NAME ({default})")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
@@ -123,13 +126,27 @@ def _bytes(text):
 
 def enhance(arguments):
     """Enhance a photograph, or every one in a folder; sizes, names and transparency are kept."""
+    from tqdm import tqdm
+
     from . import images
+    from .checkpoint import SEEDED
+    from .memory import mib
     from .variants import load
 
     if not arguments.photo.exists():
         raise Error(f"no photograph {arguments.photo}")
-    enhancer = load(arguments.variant, arguments.weights, arguments.threads)
-    failures = images.enhance_path(enhancer, arguments.photo, arguments.out)
+    enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit)
+    if enhancer.weights.name == SEEDED:
+        print("udnet: these weights are random, not trained: see `make weights`", file=sys.stderr)
+
+    def tell(source, pixels):
+        if enhancer.variant.schedule == "tiled":
+            plan = enhancer.network.plan_for(pixels)
+            size = "{}x{}".format(*pixels.shape[:2])
+            peak = mib(enhancer.network.floor + plan.bytes)
+            tqdm.write(f"{source}: {size}, {enhancer.variant.name} in {plan}; about {peak} in all", file=sys.stderr)
+
+    failures = images.enhance_path(enhancer, arguments.photo, arguments.out, tell=tell)
     if not failures:
         print(f"{arguments.out}: {enhancer.variant.name}, {enhancer.weights.caption}")
     return 1 if failures else 0

@@ -8,8 +8,7 @@ import numpy as np
 
 from . import allocators, scaling
 from .evidence import against_torch, covered, planned, reported, slopes
-from .memory import MIB
-from .plots import mib
+from .memory import MIB, mib
 
 LIBRARIES = {"pytorch": "torch", "onnx": "onnxruntime"}
 

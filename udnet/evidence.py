@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from . import scaling
-from .memory import MIB
-from .plots import mib
+from .memory import MIB, mib
 from .scaling import Estimate
 
 FILE = Path(__file__).parent.parent / "data" / "claims.csv"

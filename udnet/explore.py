@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib import rc_context
 
 from . import checkpoint, images, plots, trial, variants
+from .memory import mib
 
 DRAWN = "the picture that the studies use"
 PICTURE_DPI = 75
@@ -72,11 +73,11 @@ def explored(pixels, enhanced, result, caption):
         _picture(after, enhanced, "enhanced")
         plots.timeline(line, samples, rows, plots.look(result.rows[0]["variant"])["color"])
         line.set_xlabel("seconds since the process started")
-        line.set_title(f"peak {plots.mib(rows.peak_bytes.max())}")
+        line.set_title(f"peak {mib(rows.peak_bytes.max())}")
         figure.supxlabel(caption, fontsize=8.5)
     figure.alt = (
         "A picture before and after, and the memory of the process, which peaks at "
-        f"{plots.mib(rows.peak_bytes.max())}. {caption}"
+        f"{mib(rows.peak_bytes.max())}. {caption}"
     )
     return figure
 

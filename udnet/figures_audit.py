@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from . import allocators, audit, claims, ladder, plots
-from .memory import MIB
-from .plots import look, mib
+from .memory import MIB, mib
+from .plots import look
 from .scaling import NotEnoughData
 
 VERDICT_COLOURS = {

@@ -3,8 +3,8 @@
 import numpy as np
 
 from . import findings, plots, scaling
-from .memory import MIB
-from .plots import look, mib
+from .memory import MIB, mib
+from .plots import look
 from .scaling import NotEnoughData
 
 

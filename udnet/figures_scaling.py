@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from . import plots, scaling
-from .memory import MIB
-from .plots import look, mib
+from .memory import MIB, mib
+from .plots import look
 from .scaling import NotEnoughData
 
 DATA = Path(__file__).parent.parent / "data"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import PARITY_LIMIT, exporters, instruments, scaling
-from .memory import MIB
-from .plots import mib, order
+from .memory import MIB, mib
+from .plots import order
 from .variants import VARIANTS
 
 DATA = Path(__file__).parent.parent / "data"

@@ -9,8 +9,7 @@ import pandas as pd
 from . import allocators, audit, claims, ladder, scaling
 from .evidence import reported, shown
 from .findings import DATA
-from .memory import MIB
-from .plots import mib
+from .memory import MIB, mib
 
 SHRUNK = {"conv2": 4, "pr_UpConv2": 4, "conv3": 16, "pr_UpConv3": 16, "conv4": 64, "pr_conv": 64}  # in pixels, by block
 BUDGETS = tuple(size * MIB for size in (256, 512, 1024, 2048, 4096, 8192))

@@ -37,7 +37,24 @@ def limit(size):
 
 def safe_limit():
     """What a trial may take without endangering this machine: nine tenths of the memory that is free now, in bytes."""
-    return int(psutil.virtual_memory().available * 0.9)
+    return int(free() * 0.9)
+
+
+def free():
+    """The memory that is free now, in bytes: the machine's, or what this process's own group leaves it if that is less.
+
+    A container has the machine's memory in view and a smaller limit.
+    """
+    return min([psutil.virtual_memory().available, *_left()])
+
+
+def _left():
+    """What the limits of the groups that this process is in leave it, in bytes."""
+    for folder, version in _parents():
+        names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        with suppress(OSError, ValueError):  # "max": no limit
+            most, used = (int((folder / name).read_text()) for name in names)
+            yield max(0, most - used)
 
 
 class ControlGroup:

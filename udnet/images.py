@@ -207,14 +207,16 @@ def write(picture, path):
         raise PictureError(f"{path}: cannot be written ({_line(error)}): name another file or format") from error
 
 
-def enhance_file(enhancer, source, out):
+def enhance_file(enhancer, source, out, tell=None):
     """Read a photograph, enhance it and write it; `PictureError` when any of the three fails.
 
-    `enhancer` takes and returns uint8 pixels, height x width x 3.
+    `enhancer` takes and returns uint8 pixels, height x width x 3; `tell(source, pixels)` is called before it begins.
     """
     _target_kind(Path(out), source)
     picture = read(source)
     try:
+        if tell:
+            tell(source, picture.pixels)
         pixels = enhancer(picture.pixels)
     except MemoryError as error:
         size = "{}x{}".format(*picture.pixels.shape[:2])
@@ -224,12 +226,13 @@ def enhance_file(enhancer, source, out):
     write(replace(picture, pixels=pixels), out)
 
 
-def enhance_path(enhancer, source, out, progress=True):
+def enhance_path(enhancer, source, out, progress=True, tell=None):
     """Enhance a photograph to a file (or into a folder), or a folder with its subfolders into a folder, file by file.
 
     A folder's hidden files and those without a picture's suffix are left alone, and so is `out` where it lies inside.
     What fails is one line on stderr, the others are done. Returns the failures as (path, message); `PictureError`,
-    before any work, when the request itself is wrong. `progress`: a bar on stderr, for a folder.
+    before any work, when the request itself is wrong. `progress`: a bar on stderr, for a folder; `tell`: see
+    `enhance_file`.
     """
     from tqdm import tqdm
 
@@ -239,7 +242,7 @@ def enhance_path(enhancer, source, out, progress=True):
     with tqdm(pairs, desc="enhance", unit="picture", disable=not (progress and source.is_dir())) as bar:
         for path, target in bar:
             try:
-                enhance_file(enhancer, path, target)
+                enhance_file(enhancer, path, target, tell)
             except PictureError as error:
                 failures.append((path, str(error)))
                 tqdm.write(f"udnet: {error}", file=sys.stderr)

@@ -133,6 +133,11 @@ def return_freed_memory():
     mallopt(trim_threshold, 64 * 1024)
 
 
+def mib(size):
+    """Bytes as a person reads them: MiB, or GiB from 10 GiB."""
+    return f"{size / MIB:,.0f} MiB" if size < 10 * 1024 * MIB else f"{size / MIB / 1024:,.1f} GiB"
+
+
 def parse_bytes(text):
     """Bytes from a size such as 512MiB, 2GiB or 1073741824; `Error` where it is none."""
     units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}

@@ -20,9 +20,9 @@ BOTTOM = 1  # the maps at half and a quarter of the size
 FULL = 2  # the full-size map
 INNER = 3  # the one within an output block
 
-SHAPES = ((512, 16), (256, 16), (256, 8))  # most columns of a strip, rows that enter at once: from fast to lean
+SHAPES = ((512, 16), (512, 8))  # most columns of a strip, rows that enter at once: from fast to lean
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
-PASSING, WAITING = 17, 8  # rows of how many maps pass through a strip, and how many of each wait: as measured
+PASSING, WAITING = 18, 8  # rows of how many maps pass through a strip, and how many of each wait: as measured
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
 
@@ -43,7 +43,8 @@ class Plan:
         eighth = PIXEL * (self.height >> 3) * (self.width >> 3)
         kept = sum(Windows(own, self.width).kept_bytes(self.height, kept) for own, kept in self.strips)
         at_once = min(self.threads, len(self.strips))
-        return pictures + eighth + kept + at_once * max(self._passing(own) for own, _ in self.strips)
+        moments = 4 * 8 * WIDTH * self.width
+        return pictures + eighth + moments + kept + at_once * max(self._passing(own) for own, _ in self.strips)
 
     def _passing(self, own):
         """What passes through a strip that runs."""
@@ -53,6 +54,10 @@ class Plan:
     def multiply_adds(self):
         """What it computes, the columns beside each strip and the calls included."""
         return sum(Windows(own, self.width).multiply_adds(self.height, self.rows, kept) for own, kept in self.strips)
+
+    def __str__(self):
+        count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
+        return f"{count} strip{'s' if count > 1 else ''}, {keeping} of them keeping maps"
 
 
 def leanest(height, width, threads):

@@ -110,11 +110,6 @@ def plain(value, _=None):
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
-def mib(value):
-    """Bytes as a person reads them: MiB, or GiB from 10 GiB."""
-    return f"{value / MIB:,.0f} MiB" if value < 10 * 1024 * MIB else f"{value / MIB / 1024:,.1f} GiB"
-
-
 def new(width=8.6, height=4.6, **subplots):
     """An empty figure in the workbench's style and its Axes, as `Figure.subplots` gives them; inches."""
     figure = Figure(figsize=(width, height), layout="constrained")

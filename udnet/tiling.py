@@ -70,6 +70,10 @@ class TiledNetwork:
         self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in names}
         self.floor = memory.resident() + kernels.START
 
+    def plan_for(self, pixels):
+        """The `Plan` for a picture in bytes, height x width x 3."""
+        return self.plan(*(len(images.reflected(side)) for side in pixels.shape[:2]))
+
     def plan(self, height, width):
         """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
         if self.limit is None:
@@ -77,7 +81,7 @@ class TiledNetwork:
         found = plans.fit(height, width, self.threads, self.limit - self.floor)
         if found is None:
             least = self.floor + plans.leanest(height, width, self.threads).bytes
-            raise Error(f"{height}x{width} takes at least {least / memory.MIB:,.0f} MiB: raise the memory limit")
+            raise Error(f"{height}x{width} takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
     def weight_and_bias(self, name):
@@ -120,7 +124,11 @@ class TiledNetwork:
             ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
             _progress(plan) as advance,
         ):
-            _Picture(self, plan, read, pool, advance).enhance(write)
+            picture = _Picture(self, plan, read, pool, advance)
+            try:
+                picture.enhance(write)
+            finally:
+                picture.strips.clear()  # they hold the picture, and it them: it would outlive its use
 
 
 @contextmanager

@@ -75,7 +75,12 @@ class OnnxNetwork:
             setattr(settings, name, value)
         for name, value in (entries or {}).items():
             settings.add_session_config_entry(name, value)
-        self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own kinds of them, one for each way in which a file can be wrong
+            if "Protobuf" not in type(error).__name__:
+                raise
+            raise Error(f"{path}: not an ONNX file, or cut short; get the file again") from None
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, x):
@@ -250,7 +255,7 @@ def find(name):
         return allocators.under(find(base), allocator)
     if "@" in name and ":" not in name:
         base, _, size = name.rpartition("@")
-        return _within(find(base), size)
+        return replace(within(find(base), memory.parse_bytes(size)), name=name)
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)
@@ -263,11 +268,11 @@ def find(name):
     return known[name]
 
 
-def _within(variant, size):
+def within(variant, limit):
+    """A tiled variant with the fastest plan that keeps its process within `limit` bytes."""
     if variant.schedule != "tiled":
         raise Error(f"{variant.name} has no plan for a memory limit: choose a tiled variant")
-    limit = memory.parse_bytes(size)
-    return replace(variant, name=f"{variant.name}@{size}", load=partial(variant.load, limit=limit))
+    return replace(variant, load=partial(variant.load, limit=limit))
 
 
 def _from_file(path, attribute):
@@ -316,15 +321,20 @@ def enhance(network, pixels):
     return images.to_pixels(network(images.to_batch(pixels)), height, width)
 
 
-def load(variant=None, weights=None, threads=None):
+def load(variant=None, weights=None, threads=None, memory_limit=None):
     """A model ready to enhance pictures, as an `Enhancer`.
 
-    `variant` is a name from `VARIANTS` (None: ONNX Runtime where it is installed, else PyTorch), `weights` a `.pth` or
-    `.onnx` file (None: what is in `data/weights`, else the embedded default), `threads` a number (None: all cores).
+    `variant` is a name from `VARIANTS` (None: the tiled schedule, by ONNX Runtime where it is installed, else by
+    PyTorch), `weights` a `.pth` or `.onnx` file (None: what is in `data/weights`, else the embedded default), `threads`
+    a number (None: all cores), `memory_limit` the bytes that the process may take, for a tiled variant (None: half of
+    what is free, where no variant is named).
     """
-    from . import checkpoint
+    from . import checkpoint, guard
 
-    chosen = find(variant or ("onnx-lean" if importlib.util.find_spec("onnxruntime") else "pytorch"))
+    chosen = find(variant or ("onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"))
+    limit = memory_limit or (None if variant else guard.free() // 2)
+    if limit:
+        chosen = within(chosen, limit)
     found = checkpoint.find(weights)
     files = [checkpoint.prepared(found, form) for form in chosen.forms]
     return Enhancer(chosen, chosen.load(threads or os.cpu_count(), *files), found)
