@@ -210,3 +210,14 @@ def test_freed_memory_goes_back_to_the_system():
     )
     assert kept > 250, "left alone, the allocator keeps the blocks: the test can fail"
     assert returned < 70, "the small blocks alone, 48 MiB, are still held"
+
+
+def test_a_fresh_array_goes_back_to_the_system():
+    before = memory.resident()
+    array = memory.fresh((64, 1024, 1024), "uint8")
+    assert array.shape == (64, 1024, 1024) and not array[::7, ::13].any()
+    array[:] = 1
+    assert memory.resident() - before == pytest.approx(64 * MIB, abs=2 * MIB)
+    del array
+    assert memory.resident() - before == pytest.approx(0, abs=2 * MIB)
+    assert memory.fresh((0, 3)).shape == (0, 3)

@@ -7,6 +7,7 @@ happens between two of them, so memory-profiler draws timelines here and never g
 This module is imported by every trial, before anything is measured: it imports next to nothing.
 """
 
+import math
 import sys
 import time
 from contextlib import contextmanager
@@ -168,11 +169,15 @@ def plant(size, seconds):
         del pages  # or the block cannot be closed
 
 
-def floats(count):
-    """An array of so many float32, zero, in pages of its own: they leave no hole in the heap, and go back at once."""
+def fresh(shape, dtype="float32"):
+    """An array of zeros in pages of its own: it leaves no hole in the heap, and goes back to the system at once.
+
+    And it does not teach glibc to keep blocks of its size, as a large block does that is freed.
+    """
     import numpy as np
 
-    return np.frombuffer(_pages(max(1, 4 * count)), np.float32, count)
+    count = math.prod(shape)
+    return np.frombuffer(_pages(max(1, count * np.dtype(dtype).itemsize)), dtype, count).reshape(shape)
 
 
 def _pages(size):

@@ -73,7 +73,7 @@ class Workspace:
         """An array of this shape with any values, the last one of this name where that has room."""
         size = channels * rows * columns
         if name not in self.flat or self.flat[name].size < size:
-            self.flat[name] = memory.floats(size)
+            self.flat[name] = memory.fresh((size,))
         return self.arranged(self.flat[name][:size], channels, rows, columns)
 
     def longest(self, name, channels, rows, columns):

@@ -104,7 +104,7 @@ class TiledNetwork:
     def enhance(self, pixels):
         """One picture, uint8 height x width x 3, to the same: nothing of its size is ever held in floats."""
         down, across = (images.reflected(side) for side in pixels.shape[:2])
-        out = np.empty_like(pixels)
+        out = memory.fresh(pixels.shape, pixels.dtype)
 
         def read(rows, columns):
             piece = pixels[down[slice(*rows)]][:, across[slice(*columns)]]
@@ -201,7 +201,7 @@ class _Picture:
     def new_map(self, window, level):
         """An empty map of a level's window."""
         shape = WIDTH, self.height >> level, window[1] - window[0]
-        return Map(self.new.arranged(memory.floats(math.prod(shape)), *shape), window)
+        return Map(self.new.arranged(memory.fresh((math.prod(shape),)), *shape), window)
 
     def rows(self, level):
         """How many rows of a level's maps come of the rows of the picture that enter at once."""
