@@ -10,9 +10,10 @@ PARITY_LIMIT = 1e-5  # the largest difference between two outputs that count as 
 
 _PUBLIC = {"load": "variants", "Enhancer": "variants"}
 _MODULES = {
-    "allocators", "audit", "checkpoint", "claims", "explore", "exporters", "export", "figures", "files", "findings",
-    "findings_audit", "guard", "images", "instruments", "ladder", "memory", "model", "notebooks", "plots", "protocol",
-    "publish", "report", "scaling", "study", "trial", "variants",
+    "allocators", "audit", "capacity", "checkpoint", "claims", "explore", "export", "exporters", "figures", "files",
+    "findings", "findings_audit", "guard", "images", "instruments", "kernels", "ladder", "memory", "model",
+    "notebooks", "plans", "plots", "protocol", "publish", "report", "scaling", "stages", "streams", "study", "tiling",
+    "trial", "variants",
 }  # fmt: skip
 
 

@@ -64,6 +64,11 @@ def parser():
     one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
     _model_options(one, variant="onnx")
 
+    one = command(plan, "what fits in how much memory: the largest picture, the least limit, the fastest variant")
+    one.add_argument("--limit", type=_bytes, metavar="SIZE", help="of memory, e.g. 512MiB")
+    one.add_argument("--size", metavar="HEIGHTxWIDTH", help="of the picture")
+    one.add_argument("--study", type=Path, help="whose measurements to go by (default: the published study)")
+
     one = command(study, "run a grid of trials; goes on where it stopped")
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
     one.add_argument("--out", type=Path, help="default: data/results/local/GRID")
@@ -193,6 +198,25 @@ def _as_text(one, repeat, result):
                 f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
             )
     return "\n".join(lines + ([result.error] if result.error else []))
+
+
+def plan(arguments):
+    """Say what fits: for a limit the largest picture, for a size the least limit, for both the fastest variant."""
+    from . import capacity, trial
+    from .memory import mib
+    from .study import PUBLISHED, read
+
+    if not (arguments.limit or arguments.size):
+        raise Error("give --limit, --size, or both")
+    size = trial.parse_size(arguments.size) if arguments.size else None
+    done = read(arguments.study or PUBLISHED)
+    table = capacity.plan(arguments.limit, size, done)
+    if table.empty:
+        least = capacity.plan(None, size or (16, 16), done).peak_bytes.min()
+        print(f"Nothing keeps within {mib(arguments.limit)}: {arguments.size or 'any picture'} takes {mib(least)}.")
+        return 1
+    print(capacity.as_text(table))
+    return 0
 
 
 def study(arguments):

@@ -83,6 +83,14 @@ class ControlGroup:
                 made.close()
         return None
 
+    @classmethod
+    def possible(cls):
+        """Whether this process may make one."""
+        made = cls.make(64 * MIB)
+        if made:
+            made.close()
+        return made is not None
+
     def _set(self, size):
         if self.version == 2:
             memory, swap, most_swap = "memory.max", "memory.swap.max", 0

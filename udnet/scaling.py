@@ -102,8 +102,8 @@ def costs(study):
     Columns: variant, weights, height, width, pixels, side, size (such as 256x256), threads, repeat; `peak_bytes` of
     inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is
     loaded), `process_peak_bytes` (of all phases); what is resident after a phase: `interpreter_bytes`, `import_bytes`,
-    `load_bytes`, `rest_bytes` (after the last inference); `load_file_bytes`, what of that loading has mapped from
-    files; `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
+    `load_bytes`, `rest_bytes` (after the last inference); what is mapped from files: `load_file_bytes` by loading,
+    `file_bytes` after the last inference; `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
     """
     trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
     done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
@@ -124,6 +124,7 @@ def costs(study):
             "load_bytes": rss["load"],
             "rest_bytes": rss["steady"],
             "load_file_bytes": file["load"] - file["import"],
+            "file_bytes": file["steady"],
             "seconds": seconds["steady"] / wide.runs["steady"],
             "first_seconds": seconds["first"],
             "load_seconds": seconds["load"],
