@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from udnet import Error, checkpoint, export, images, kernels, plans, tiling, trial, variants
+from udnet import Error, checkpoint, export, guard, images, kernels, plans, tiling, trial, variants
 from udnet.findings_audit import multiply_adds
 from udnet.memory import MIB
 from udnet.model import InferenceUDnet
@@ -220,3 +220,13 @@ def test_a_picture_s_arrays_do_not_outlive_it(tiled, monkeypatch):
         assert [one() for one in pictures] == [None]
     finally:
         gc.enable()
+
+
+def test_a_4k_picture_under_a_hard_limit_of_512_mib(published):
+    """The published weights, a frame of 3840x2160, and the kernel's own limit, libraries and pictures included."""
+    if not guard.ControlGroup.possible():
+        pytest.skip("this process may not make a memory control group")
+    one = trial.Trial("onnx-tiled@512MiB", 2160, 3840, 2, runs=0, weights=str(published))
+    result = trial.run(one, limit=512 * MIB)
+    assert (result.status, result.error) == ("ok", "")
+    assert max(row["peak_bytes"] for row in result.rows) <= 512 * MIB, "and so does all that is resident"

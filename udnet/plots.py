@@ -24,6 +24,8 @@ LOOKS = {
     "onnx-no-pattern": ("#56B4E9", "P"),
     "onnx-no-arena": ("#999999", "*"),
     "onnx-lean": ("#009E73", "D"),
+    "pytorch-tiled": ("#7A3B00", "p"),  # darker shades: the palette is used up
+    "onnx-tiled": ("#003F5C", "d"),
 }
 OTHER = ("#777777", "h")  # a variant of the user's own
 STYLE = {
@@ -49,8 +51,9 @@ PHASES = {"interpreter": "#bbbbbb", "import": "#56B4E9", "load": "#E69F00", "fir
 
 
 def look(variant):
-    """Colour and marker of a variant."""
-    return dict(zip(("color", "marker"), LOOKS.get(variant, OTHER), strict=True))
+    """Colour and marker of a variant; under another plan or allocator it looks the same."""
+    known = LOOKS.get(variant, LOOKS.get(re.split("[@+]", variant)[0], OTHER))
+    return dict(zip(("color", "marker"), known, strict=True))
 
 
 def order(names):

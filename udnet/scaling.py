@@ -103,7 +103,8 @@ def costs(study):
     inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is
     loaded), `process_peak_bytes` (of all phases); what is resident after a phase: `interpreter_bytes`, `import_bytes`,
     `load_bytes`, `rest_bytes` (after the last inference); what is mapped from files: `load_file_bytes` by loading,
-    `file_bytes` after the last inference; `seconds` a later run, `first_seconds`, `load_seconds`, `import_seconds`.
+    `file_bytes` after the last inference; `seconds` a later run (the first where there is no other), `first_seconds`,
+    `load_seconds`, `import_seconds`.
     """
     trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
     done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
@@ -125,7 +126,7 @@ def costs(study):
             "rest_bytes": rss["steady"],
             "load_file_bytes": file["load"] - file["import"],
             "file_bytes": file["steady"],
-            "seconds": seconds["steady"] / wide.runs["steady"],
+            "seconds": (seconds["steady"] / wide.runs["steady"]).where(wide.runs["steady"] > 0, seconds["first"]),
             "first_seconds": seconds["first"],
             "load_seconds": seconds["load"],
             "import_seconds": seconds["import"],
