@@ -22,7 +22,8 @@ INNER = 3  # the one within an output block
 
 SHAPES = ((512, 16), (512, 8))  # most columns of a strip, rows that enter at once: from fast to lean
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
-PASSING, WAITING = 18, 8  # rows of how many maps pass through a strip, and how many of each wait: as measured
+PASSING = 18, 18, 13, 13  # rows of so many full-size maps pass through a strip, by what it keeps: as measured,
+WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
 
@@ -44,16 +45,22 @@ class Plan:
         kept = sum(Windows(own, self.width).kept_bytes(self.height, kept) for own, kept in self.strips)
         at_once = min(self.threads, len(self.strips))
         moments = 4 * 8 * WIDTH * self.width
-        return pictures + eighth + moments + kept + at_once * max(self._passing(own) for own, _ in self.strips)
+        return pictures + eighth + moments + kept + at_once * max(self._passing(*strip) for strip in self.strips)
 
-    def _passing(self, own):
+    def _passing(self, own, kept):
         """What passes through a strip that runs."""
-        return PASSING * PIXEL * _columns(Windows(own, self.width).encoded(0, 2)) * (self.rows + WAITING)
+        return PASSING[kept] * PIXEL * _columns(Windows(own, self.width).encoded(0, 2)) * (self.rows + WAITING)
 
     @cached_property
     def multiply_adds(self):
         """What it computes, the columns beside each strip and the calls included."""
-        return sum(Windows(own, self.width).multiply_adds(self.height, self.rows, kept) for own, kept in self.strips)
+        return sum(self.passes.values())
+
+    @cached_property
+    def passes(self):
+        """The same, by pass."""
+        by_strip = [Windows(own, self.width).multiply_adds(self.height, self.rows, kept) for own, kept in self.strips]
+        return {name: sum(strip[name] for strip in by_strip) for name in by_strip[0]}
 
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
@@ -127,7 +134,7 @@ class Windows:
         return PIXEL * sum((bottom, full, inner)[:kept])
 
     def multiply_adds(self, height, rows, kept):
-        """Of all passes, calls included."""
+        """By pass, calls included."""
 
         def convolution(window, level=0, cin=WIDTH):
             return cin * CONV * _columns(window) * (height >> level) + CALL * height / rows
@@ -144,15 +151,17 @@ class Windows:
             return twice(self.joined(level), level, 2 * WIDTH)
 
         bottom = joined(2) + joined(1)
-        again = (encoder(2) + bottom, encoder(0), 0, 0)[kept]  # up to UpConv1, in every later pass
+        trunk = (encoder(2) + bottom, encoder(0), 0, 0)[kept] + joined(0)  # up to the output blocks
         inner, refined, inner_again, finished = (convolution(self.around(columns)) for columns in (3, 2, 1, 0))
-        trunk = again + joined(0)
-        first = encoder(2) + (again if kept == NOTHING else bottom) + trunk + inner
-        if kept == INNER:
-            return first + refined + inner_again + finished
-        if kept == FULL:
-            return first + inner + refined + 2 * inner_again + finished
-        return first + 2 * (trunk + inner + refined + inner_again) + finished
+        within = 0 if kept == INNER else inner
+        before = trunk if kept < FULL else 0  # what refine, too, has to compute again
+        return {
+            "encode": encoder(2),
+            "decode": bottom + (encoder(2) if kept == NOTHING else 0),
+            "normalise": trunk + inner,
+            "refine": before + within + refined + inner_again,
+            "finish": (before + inner + refined if kept < FULL else 0) + (inner_again if within else 0) + finished,
+        }
 
 
 def _columns(window):
