@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from . import figures_audit, figures_files, figures_memory, figures_scaling, plots
+from . import figures_audit, figures_files, figures_memory, figures_scaling, figures_tiling, plots
 from .scaling import NotEnoughData
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -32,6 +32,9 @@ FIGURES = {
     "ladder": figures_audit.climbing,
     "allocators": figures_audit.keeping,
     "claims": figures_audit.judged,
+    "locality": figures_tiling.local,
+    "strips": figures_tiling.beside,
+    "plans": figures_tiling.keeping,
 }
 
 

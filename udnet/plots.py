@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -111,6 +111,11 @@ def side_axis(axes, sides):
 def plain(value, _=None):
     """A tick's number without exponents, with thousands set apart."""
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
+
+
+def shades(name, bad):
+    """A colour map by name, with a colour for what is masked."""
+    return colormaps[name].with_extremes(bad=bad)
 
 
 def new(width=8.6, height=4.6, **subplots):

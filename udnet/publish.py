@@ -8,7 +8,21 @@ import time
 from pathlib import Path
 from textwrap import fill
 
-from . import Error, audit, exporters, figures, files, findings, instruments, notebooks, plots, report, scaling, study
+from . import (
+    Error,
+    audit,
+    exporters,
+    figures,
+    files,
+    findings,
+    instruments,
+    locality,
+    notebooks,
+    plots,
+    report,
+    scaling,
+    study,
+)
 
 REPO = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPO / "notebooks"
@@ -25,6 +39,7 @@ TABLES = {
     "protocol.csv": "the original report's own steps, repeated",
     "limit.csv": "multiply-adds a second of a large product",
     "differences.csv": "each exported candidate's output against PyTorch's",
+    "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
 }
 
 
@@ -54,6 +69,7 @@ def reproduce(grid="quick", out="build"):
     here = study.run(grid, out / "study")
     instruments.run(here.folder, repeats=1)
     audit.run(here.folder, repeats=1, every_allocator=False)
+    locality.run(here.folder)
     drawn = draw(here.folder, out / "figures")
     sources = sorted(NOTEBOOKS.glob("*.ipynb"))
     failures = notebooks.execute(sources, out / "notebooks", here.folder, out / "figures")
@@ -78,6 +94,7 @@ def publish():
     instruments.run(done.folder)
     exporters.run(done.folder)
     audit.run(done.folder)
+    locality.run(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
         path.unlink()
@@ -113,7 +130,9 @@ def renew_checksums(readme):
     folder = readme.parent
     text = readme.read_text(encoding="utf-8")
     text = re.sub(r"^\| `results/published/.*\n", "", text, flags=re.MULTILINE)
-    made = sorted(path for path in (folder / "results" / "published").rglob("*") if path.suffix in (".csv", ".json"))
+    made = sorted(
+        path for path in (folder / "results" / "published").rglob("*") if path.suffix in (".csv", ".json", ".npz")
+    )
     rows = "".join(
         f"| `{path.relative_to(folder).as_posix()}` | {TABLES[path.name]} | measured by `make publish` | MIT, as this "
         f"project | `{'0' * 64}` |\n"

@@ -89,17 +89,22 @@ class TiledNetwork:
         return self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
 
     def __call__(self, x):
+        return np.stack([self.run(one)[0] for one in x])
+
+    def run(self, x, kernels=None):
+        """One picture, float32, 3 x height x width: its output, and its kernels with what the sums decided.
+
+        `kernels`: another picture's, taken instead of this one's own, whose sums then do not matter (see `locality`).
+        """
         out = np.empty_like(x)
-        for batch, result in zip(x, out, strict=True):
 
-            def read(rows, columns, batch=batch):
-                return batch[:, slice(*rows), slice(*columns)]
+        def read(rows, columns):
+            return x[:, slice(*rows), slice(*columns)]
 
-            def write(rows, columns, values, result=result):
-                result[:, slice(*rows), slice(*columns)] = values
+        def write(rows, columns, values):
+            out[:, slice(*rows), slice(*columns)] = values
 
-            self._run(*x.shape[2:], read, write)
-        return out
+        return out, self._run(*x.shape[1:], read, write, kernels)
 
     def enhance(self, pixels):
         """One picture, uint8 height x width x 3, to the same: nothing of its size is ever held in floats."""
@@ -117,18 +122,19 @@ class TiledNetwork:
         self._run(len(down), len(across), read, write)
         return out
 
-    def _run(self, height, width, read, write):
+    def _run(self, height, width, read, write, kernels=None):
         plan = self.plan(height, width)
         self.new.begin_thread()  # this one runs the smallest maps
         with (
             ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
             _progress(plan) as advance,
         ):
-            picture = _Picture(self, plan, read, pool, advance)
+            picture = _Picture(self, plan, read, pool, advance, kernels)
             try:
                 picture.enhance(write)
             finally:
                 picture.strips.clear()  # they hold the picture, and it them: it would outlive its use
+            return picture.kernels
 
 
 @contextmanager
@@ -148,11 +154,11 @@ def _progress(plan):
 class _Picture:
     """One picture on its way through the passes; height and width are multiples of 8."""
 
-    def __init__(self, network, plan, read, pool, advance):
+    def __init__(self, network, plan, read, pool, advance, kernels=None):
         self.network, self.new, self.plan, self.read = network, network.new, plan, read
         self.pool, self.advance = pool, advance
         self.height, self.width = plan.height, plan.width
-        self.kernels = dict(network.kernels)  # those whose weights depend on the picture join them
+        self.kernels = dict(kernels or network.kernels)  # those whose weights depend on the picture join them
         self.workspaces = threading.local()
         self.eighth = self.new_map((0, self.width >> 3), 3)
         self.strips = [_Strip(self, own, kept) for own, kept in self.plan.strips]
@@ -211,6 +217,8 @@ class _Picture:
 
     def fold_norm(self, *moments):
         """The latent statistics and the norm, into the weights of UpConv1's first convolution."""
+        if "pr_UpConv1.conv.1" in self.kernels:
+            return
         means, spreads = (np.concatenate(one) for one in zip(*(one.latent() for one in moments), strict=True))
         variance = np.concatenate([one.variance() for one in moments])
         u = self.layer("compute_z_pr.u_conv_layer", means)[:LATENT]
@@ -223,6 +231,8 @@ class _Picture:
 
     def fold_attention(self, block, sums):
         """A block's attention, into the weights of its second convolution."""
+        if f"{block}.body.4" in self.kernels:
+            return
         weight, bias = self.network.weight_and_bias(f"{block}.body.4")
         squeezed = self.layer(f"{block}.body.5.conv_double.0", sums.mean(weight, bias))
         excited = self.layer(f"{block}.body.5.conv_double.2", np.where(squeezed > 0, squeezed, SLOPE * squeezed))
