@@ -139,3 +139,20 @@ def test_predictions_hold_under_the_kernel(variant, side):
     )
     table = capacity.prove(capacity.fit(rows), side, side)
     assert list(table.status) == list(table.expected) == ["ok", "oom"], table.to_string()
+
+
+def test_proofs_are_kept_and_gone_on_with(known, monkeypatch, tmp_path):
+    proved = []
+
+    def prove(model, height, width, weights):
+        proved.append((model.variant, height))
+        return pd.DataFrame([(model.variant, height, width, 2, 1, "case", 1, "ok", "ok")], columns=capacity.COLUMNS)
+
+    monkeypatch.setattr(capacity, "prove", prove)
+    monkeypatch.setattr("udnet.study.read", lambda folder: known)
+    with pytest.raises(scaling.NotEnoughData):
+        capacity.read(tmp_path)
+    capacity.run(tmp_path, [("onnx-lean", 16, 24), ("absent", 8, 8)], progress=False)
+    table = capacity.run(tmp_path, [("onnx-lean", 16, 24), ("onnx-tiled", 32, 24)], progress=False)
+    assert proved == [("onnx-lean", 16), ("onnx-tiled", 32)]
+    assert list(capacity.read(tmp_path).variant) == list(table.variant) == ["onnx-lean", "onnx-tiled"]

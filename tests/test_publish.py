@@ -365,6 +365,8 @@ def workbench(tmp_path, few_figures, monkeypatch):
     monkeypatch.setattr(publish.instruments, "run", lambda folder, repeats=5: None)
     monkeypatch.setattr(publish.exporters, "run", lambda folder: None)
     monkeypatch.setattr(publish.audit, "run", lambda folder, **_: None)
+    monkeypatch.setattr(publish.locality, "run", lambda folder: None)
+    monkeypatch.setattr(publish.capacity, "run", lambda folder: None)
     monkeypatch.setattr(study, "run", lambda grid, out, *_: study.read(out) if out.exists() else fabricate(out))
     git(repo, "init", "--quiet")
     git(repo, "add", ".")

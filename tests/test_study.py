@@ -58,8 +58,8 @@ def read_whole(folder):
 def test_published_grids_are_grids():
     for path in sorted(study.GRIDS.glob("*.toml")):
         grid = study.read_grid(path.stem)
-        assert len(grid.trials) == len({one.name for one in grid.trials}) > 10
-        assert all(one.variant in trial.variants.VARIANTS for one in grid.trials)
+        assert len(grid.trials) == len({one.name for one in grid.trials}) >= 5
+        assert all(trial.variants.find(one.variant) for one in grid.trials)
 
 
 def test_a_grid_is_every_combination(grid):
@@ -111,7 +111,7 @@ GOOD = f"[[trials]]\nvariants = ['{own('SAME')}']\nsizes = ['64x64']\nthreads = 
         ("seed = 1\n" + GOOD.replace("[1]", "['2']"), "'2' in threads is not a whole number"),
         ("seed = 1\n" + GOOD.replace("[1]", "[0]"), "0 in threads is not a whole number"),
         ("seed = 1\n" + GOOD.replace("repeats = 1", "repeats = 1.5"), "1.5 in repeats is not a whole number"),
-        ("seed = 1\n" + GOOD + "runs = 0", "0 in runs is not a whole number"),
+        ("seed = 1\n" + GOOD + "runs = -1", "-1 in runs is not a whole number from 0"),
         ("seed = 1\n" + GOOD + "weights = 'x.pth'", "weights = 'x.pth' is not a list"),
         ("seed = 1\n" + GOOD + "weights = ['absent.pth']", "absent.pth: there is no such file"),
         ("seed = 1\n" + GOOD.replace("SAME", "NOTHING"), "gives no variant 'NOTHING'"),

@@ -7,14 +7,23 @@ can drop. So a limit is planned by the whole process's peak, and proved by what 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from . import guard, images, plans, scaling, study, trial, variants
 from .memory import MIB
 
 PROOF = {"10% over": (1.10, "ok"), "25% under": (0.75, "oom")}  # of what is predicted to be counted: what should happen
+PROVED = (  # sizes that no grid has
+    ("onnx-lean", 896, 896),
+    ("pytorch-lean", 896, 896),
+    ("pytorch-tiled", 1440, 1440),
+    ("onnx-tiled", 1440, 2560),
+)
+FILE = "capacity.csv"
 COLUMNS = ("variant", "height", "width", "threads", "predicted_bytes", "case", "limit_bytes", "expected", "status")
 
 
@@ -175,6 +184,29 @@ def prove(model, height, width, weights=None):
             status = "skipped: this process may not make a memory control group"
         rows.append((model.variant, height, width, model.threads, counted, case, limit, expected, status))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def run(folder, proved=PROVED, weights=None, progress=True):
+    """Prove the models of a study at sizes that it did not measure, into `capacity.csv` of its folder.
+
+    What is there is kept. Returns the table, with the columns of `prove`.
+    """
+    path, known = Path(folder) / FILE, models(study.read(folder))
+    table = read(folder) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    done = set(zip(table.variant, table.height, table.width, strict=True))
+    todo = [case for case in proved if case not in done and case[0] in known]
+    for name, height, width in tqdm(todo, desc="proof under a limit", disable=not progress or not todo):
+        table = pd.concat([table, prove(known[name], height, width, weights)], ignore_index=True)
+        study.write_csv(path, table)
+    return table
+
+
+def read(folder):
+    """The proofs in a study's folder."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise scaling.NotEnoughData("nothing was proved under a limit")
+    return pd.read_csv(path)
 
 
 def as_text(table):

@@ -11,6 +11,7 @@ from textwrap import fill
 from . import (
     Error,
     audit,
+    capacity,
     exporters,
     figures,
     files,
@@ -39,6 +40,7 @@ TABLES = {
     "protocol.csv": "the original report's own steps, repeated",
     "limit.csv": "multiply-adds a second of a large product",
     "differences.csv": "each exported candidate's output against PyTorch's",
+    "capacity.csv": "predicted peaks under real limits, a little over them and well under",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
 }
 
@@ -95,6 +97,8 @@ def publish():
     exporters.run(done.folder)
     audit.run(done.folder)
     locality.run(done.folder)
+    study.run("large", done.folder / "large")
+    capacity.run(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
         path.unlink()

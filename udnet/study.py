@@ -127,10 +127,10 @@ def _expand(block, weights) -> Iterable[trial.Trial]:
     for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": named}.items():
         if not isinstance(value, list):
             raise ValueError(f"{key} = {value!r} is not a list")
-    for key, numbers in {"threads": threads, "repeats": [repeats], "runs": [runs]}.items():
+    for key, numbers, least in (("threads", threads, 1), ("repeats", [repeats], 1), ("runs", [runs], 0)):
         for number in numbers:
-            if type(number) is not int or number < 1:
-                raise ValueError(f"{number!r} in {key} is not a whole number from 1")
+            if type(number) is not int or number < least:
+                raise ValueError(f"{number!r} in {key} is not a whole number from {least}")
     for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), named):
         variants.find(name)
         yield trial.Trial(name, *trial.parse_size(str(size)), count, repeat, runs, file, timeline)
