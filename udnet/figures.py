@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from . import figures_audit, figures_files, figures_memory, figures_scaling, figures_tiling, plots
+from . import figures_audit, figures_files, figures_less, figures_memory, figures_scaling, figures_tiling, plots
 from .scaling import NotEnoughData
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -29,6 +29,7 @@ FIGURES = {
     "stages": figures_memory.stages,
     "scaling-time": figures_scaling.scaling_time,
     "threads": figures_scaling.threads,
+    "lifetimes": figures_less.lifetimes,
     "ladder": figures_audit.climbing,
     "allocators": figures_audit.keeping,
     "claims": figures_audit.judged,
