@@ -32,9 +32,9 @@ def tiles(study):
     return (
         f"**Tiles can be exact.** Changed, one pixel moves {(found.free > 0).mean():.0%} of the output; with five sums "
         f"over the image held, nothing beyond {reach} pixels, to the bit. So the sums come first, pass by pass, and "
-        f"the rest strip by strip. By its plan a frame of {height}x{width} then holds {mib(lean.bytes)} beside the program "
-        f"itself, pictures included, for {lean.multiply_adds / whole:.1f} times the multiply-adds; what more memory "
-        f"keeps need not be computed again."
+        f"the rest strip by strip. By its plan a frame of {height}x{width} then holds {mib(lean.bytes)} beside the "
+        f"program itself, pictures included, for {lean.multiply_adds / whole:.1f} times the multiply-adds; what more "
+        f"memory keeps need not be computed again."
     )
 
 
