@@ -4,7 +4,7 @@ A plan trades memory for time: what a strip does not keep, it computes again in 
 that computes least within a budget of bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -88,14 +88,14 @@ def _even(height, width, threads, columns, rows):
 
 def _filled(plan, budget):
     """The plan with as much kept as the budget holds: level by level, strip by strip."""
+    owns, most = [own for own, _ in plan.strips], plan
     for level in (BOTTOM, FULL, INNER):
-        for place, (own, _) in enumerate(plan.strips):
-            strips = (*plan.strips[:place], (own, level), *plan.strips[place + 1 :])
-            more = Plan(plan.height, plan.width, strips, plan.rows, plan.threads)
-            if more.bytes > budget:
-                return plan
-            plan = more
-    return plan
+        for count in range(1, len(owns) + 1):
+            strips = tuple((own, level if place < count else level - 1) for place, own in enumerate(owns))
+            more = replace(plan, strips=strips)
+            if more.bytes <= budget:  # a later one can fit where an earlier one did not: less passes through
+                most = more
+    return most
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,6 @@ class TiledNetwork:
 
     def _run(self, height, width, read, write, kernels=None):
         plan = self.plan(height, width)
-        self.new.begin_thread()  # this one runs the smallest maps
         with (
             ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
             _progress(plan) as advance,
@@ -167,8 +166,8 @@ class _Picture:
         """All passes; `write(rows, columns, values)` is given the picture piece by piece."""
         encoded = Moments(WIDTH, self.height, self.width)
         self.each(_Strip.encode, encoded)
-        self.deepen("pr_encoder.conv4")
-        self.deepen("pr_conv")
+        for block in ("pr_encoder.conv4", "pr_conv"):
+            self.pool.submit(self.deepen, block).result()
         decoded = Moments(WIDTH, self.height, self.width)
         self.each(_Strip.decode, decoded)
         self.fold_norm(encoded, decoded)
