@@ -173,7 +173,9 @@ def save(figure, folder, name):
 def _numbered(svg):
     """An SVG with its identifiers numbered in turn: Matplotlib's hash the last bits of floats, which differ by CPU."""
     known = {}
-    return re.sub(r"(?<=[\"#])([mp])[0-9a-f]{10}\b", lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"), svg)
+    return re.sub(
+        r"(?<=[\"#])(m|p|image)[0-9a-f]{10}\b", lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"), svg
+    )
 
 
 def display(figure, dpi=110):
