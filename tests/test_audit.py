@@ -72,19 +72,6 @@ def test_multiply_adds_are_those_of_the_specification():
     assert findings_audit.multiply_adds() == pytest.approx(356_000, rel=0.005)
 
 
-def test_what_fits_is_read_off_a_line_no_further_than_twice_what_was_measured(tmp_path):
-    done = fabricate(tmp_path / "study", {"pytorch": (300, 300, 2000, 10), "onnx": (90, 60, 3000, 5)})
-    fits = findings_audit.what_fits(done)
-    # by hand: 300 MiB and 2000 bytes a pixel; 724 MiB more are a side of 616.1
-    assert list(fits.loc["1,024 MiB", ["pytorch", "onnx"]]) == ["up to 616x616", "512x512 or more"]
-    # the import of onnx, 250 MiB here, is the peak up to 256x256, so no line describes it
-    assert list(fits.loc["512 MiB", ["pytorch", "onnx"]]) == ["up to 328x328", "256x256"]
-    assert fits.pytorch["4,096 MiB"] == "1024x1024 or more"
-    assert fits["take"]["1,024 MiB"] == "pytorch"
-    # by hand: 10 microseconds a pixel, in one of three runs that a later picture is
-    assert fits["later picture, s"]["1,024 MiB"] == f"{10e-6 * 616**2:.1f}"
-
-
 def test_the_size_from_which_a_runtime_needs_more_is_between_two_measured(tmp_path):
     done = fabricate(tmp_path / "study")
     table = findings.crossing_table(scaling.costs(done)).set_index(["ONNX Runtime", "PyTorch"])

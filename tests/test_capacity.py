@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_publish import fabricate
 
-from udnet import capacity, guard, plans, scaling, trial
+from udnet import capacity, figures, findings_capacity, guard, plans, scaling, trial
 from udnet.__main__ import main
 from udnet.memory import MIB
 
 SIDES = (64, 128, 256, 512, 1024)
 WHOLE, TILED, FILES = 60 * MIB, 70 * MIB, 35 * MIB
+LOADED = 65 * MIB
 SLOPE, RATE = 1600, 2e-11
 
 
@@ -22,7 +24,9 @@ def made_up(variant, peak, seconds):
             "height": side,
             "width": side,
             "pixels": side**2,
-            "process_peak_bytes": float(peak(side)),
+            "peak_bytes": float(peak(side)),
+            "load_peak_bytes": float(LOADED),
+            "process_peak_bytes": max(float(peak(side)), LOADED),
             "file_bytes": float(FILES),
             "first_seconds": seconds(side),
         }
@@ -35,6 +39,10 @@ def least(side):
     return plans.leanest(side, side, 2)
 
 
+def within(side):
+    return plans.fit(side, side, 2, 512 * MIB - TILED)
+
+
 @pytest.fixture
 def known(monkeypatch):
     costs = pd.concat(
@@ -42,10 +50,11 @@ def known(monkeypatch):
             made_up("onnx-lean", lambda side: WHOLE + SLOPE * side**2, lambda side: 1e-5 * side**2),
             made_up("onnx-tiled", lambda side: TILED + least(side).bytes, lambda s: RATE * least(s).multiply_adds),
             made_up("pytorch-compiled", lambda side: 1, lambda side: 1).head(2),  # one size alone
-            made_up("onnx-tiled@512MiB", lambda side: 1, lambda side: 1),
+            made_up("onnx-tiled@512MiB", lambda side: TILED + within(side).bytes, lambda side: 1),
         ]
     )
     monkeypatch.setattr(scaling, "costs", lambda study: costs)
+    monkeypatch.setattr(capacity, "costs", lambda study: costs)
     return "study"
 
 
@@ -57,12 +66,15 @@ def test_models_find_the_numbers_that_made_the_costs(known):
     assert (tiled.fixed, tiled.seconds_slope) == pytest.approx((TILED, RATE))
     assert not lean.tiled and tiled.tiled
     assert lean.peak(100, 300) == pytest.approx(WHOLE + SLOPE * 30_000)
+    assert lean.peak(16, 16) == LOADED, "no picture takes less than loading"
+    assert lean.peak(2048, 2048) == pytest.approx(WHOLE + SLOPE * 2048**2)
+    assert np.isnan(lean.peak(2048, 2056)), "more than twice the largest side"
     assert tiled.peak(100, 300) == pytest.approx(TILED + plans.leanest(104, 304, 2).bytes)
 
 
 def test_sizes_that_were_held_out(known):
     table = capacity.held_out(known)
-    assert set(table.variant) == {"onnx-lean", "onnx-tiled"} and len(table) == 2 * len(SIDES)
+    assert set(table.variant) == {"onnx-lean", "onnx-tiled", "onnx-tiled@512MiB"} and len(table) == 3 * len(SIDES)
     assert table.error.abs().max() < 1e-6
 
 
@@ -113,9 +125,8 @@ def test_the_command(known, monkeypatch, capsys):
 
 
 def measured(variant, side):
-    result = trial.run(trial.Trial(variant, side, side, 2, runs=0))
-    rows = [row for row in result.rows if row["phase"] == "first"]
-    return rows[0]["peak_bytes"], rows[0]["file_end_bytes"]
+    rows = {row["phase"]: row for row in trial.run(trial.Trial(variant, side, side, 2)).rows}
+    return rows["load"], rows["first"], rows["steady"]
 
 
 @pytest.mark.parametrize(("variant", "side"), [("onnx-tiled", 768), ("onnx-lean", 384)])
@@ -131,11 +142,12 @@ def test_predictions_hold_under_the_kernel(variant, side):
             "height": size,
             "width": size,
             "pixels": size**2,
-            "process_peak_bytes": float(peak),
-            "file_bytes": float(files),
+            **dict.fromkeys(("peak_bytes", "process_peak_bytes"), float(max(first["peak_bytes"], later["peak_bytes"]))),
+            "load_peak_bytes": float(load["peak_bytes"]),
+            "file_bytes": float(later["file_end_bytes"]),
             "first_seconds": 1.0,
         }
-        for size, (peak, files) in peaks.items()
+        for size, (load, first, later) in peaks.items()
     )
     table = capacity.prove(capacity.fit(rows), side, side)
     assert list(table.status) == list(table.expected) == ["ok", "oom"], table.to_string()
@@ -156,3 +168,72 @@ def test_proofs_are_kept_and_gone_on_with(known, monkeypatch, tmp_path):
     table = capacity.run(tmp_path, [("onnx-lean", 16, 24), ("onnx-tiled", 32, 24)], progress=False)
     assert proved == [("onnx-lean", 16), ("onnx-tiled", 32)]
     assert list(capacity.read(tmp_path).variant) == list(table.variant) == ["onnx-lean", "onnx-tiled"]
+
+
+# In tables, sentences and figures
+
+COSTS = {  # MiB loaded, fixed, bytes a pixel, microseconds a pixel
+    "onnx": (60, 60, 4000, 5),
+    "onnx-lean": (60, 60, 1600, 8),
+    "onnx-tiled": (70, 90, 0, 20),
+}
+
+
+@pytest.fixture
+def done(tmp_path):
+    """A study with large pictures and proofs; all that it says follows from `COSTS`."""
+    made = fabricate(tmp_path / "study", COSTS, sides=(64, 128, 256, 512, 1024), weights="weights: seeded")
+    fabricate(made.folder / "large", {"onnx-tiled": (70, 250, 0, 20), "onnx-lean": (60, 60, 1600, 8)}, sides=(2880,))
+    path = made.folder / "large" / "trials.csv"
+    trials = pd.read_csv(path)
+    trials[["height", "width"]] = 2160, 3840
+    trials.to_csv(path, index=False)
+    rows = [
+        ("onnx-lean", 896, 896, 2, 1000.0, "10% over", 1100, "ok", "ok"),
+        ("onnx-lean", 896, 896, 2, 1000.0, "25% under", 750, "oom", "ok"),
+    ]
+    pd.DataFrame(rows, columns=capacity.COLUMNS).to_csv(made.folder / capacity.FILE, index=False)
+    return made
+
+
+def test_what_a_frame_takes(done):
+    said = findings_capacity.frame(done)
+    # by hand: 60 MiB and 1600 bytes for each of 8.29 million pixels; 3 runs of 8 and 20 microseconds each, at 2880x2880
+    assert said.startswith("**2160x3840 in 250 MiB.**") and "12.4 GiB and 199 s with `onnx-lean`." in said
+    assert "It takes 498 s. Whole" in said
+
+
+def test_a_prediction_that_is_off_is_named(done):
+    said = findings_capacity.predicted(done)
+    assert "`onnx-tiled` at 1024x1024 (+" in said and "`onnx-lean`" not in said
+    said = findings_capacity.proved(done)
+    assert "1 of 2 runs ended as predicted" in said and said.endswith("`onnx-lean` at 896x896, 25% under (ok).")
+    assert list(findings_capacity.proofs(done)["as predicted"]) == [True, False]
+
+
+def test_tables_of_what_fits(done):
+    least = findings_capacity.least(done)
+    # by hand: 60 MiB and 1600 bytes a pixel
+    assert least.loc["onnx-lean", "512x512"] == "460 (460)"
+    assert least.loc["onnx-lean", "4320x7680"] == "", "too far beyond what was measured"
+    assert findings_capacity.largest(done).loc["512 MiB", "onnx-lean"] == "544x544"
+    fastest = findings_capacity.fastest(done)
+    assert fastest.loc["512x512", "2,048 MiB"].startswith("onnx, ")
+    # by hand: 6.3 s of the whole image in 460 MiB; the tiled schedule keeps all maps in that
+    assert fastest.loc["512x512", "512 MiB"].startswith("onnx-tiled, 4.3")
+
+
+def test_a_study_without_large_pictures_says_so(tmp_path):
+    done = fabricate(tmp_path / "study")
+    assert findings_capacity.frame(done) == "No frame of 2160x3840 was measured in this study."
+    assert findings_capacity.proved(done) == "Nothing was run under a limit in this study."
+    for finding in (findings_capacity.price, findings_capacity.flat, findings_capacity.tiled, findings_capacity.deploy):
+        assert isinstance(finding(done), str)
+
+
+def test_the_figures_say_what_was_predicted_and_what_happened(done):
+    figure = figures.draw("predictions", done)
+    assert "1 of 2 limits did as predicted" in figure.get_suptitle()
+    figure = figures.draw("sizes", done)
+    assert figure.axes[0].get_title(loc="left").startswith("A frame of 2160x3840 takes 250 MiB strip by strip")
+    assert "onnx-lean 12.4 GiB, measured" in figure.alt

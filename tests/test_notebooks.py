@@ -28,7 +28,7 @@ def test_every_trial_of_the_tiny_study_ends_well(tiny):
 
 
 def test_every_notebook_runs_from_top_to_bottom(tiny, tmp_path):
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "07", "08"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08"]
     assert notebooks.execute(NOTEBOOKS, tmp_path / "notebooks", tiny.folder, tmp_path / "figures") == []
     shown = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert {"headline", "files", "instruments", "loading", "loading-timeline", "scaling-memory", "stages"} <= shown

@@ -43,6 +43,7 @@ def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=
                 "trial": f"{variant}/{side}x{side}/t2/r{repeat}",
                 "variant": variant,
                 "runtime": variant.partition("-")[0],
+                "schedule": "tiled" if "tiled" in variant else "whole",
             }
             row |= {"height": side, "width": side, "threads": 2, "repeat": repeat, "phase": phase, "runs": 3}
             row |= {"seconds": 3e-6 * time_ * side**2, "rss_end_bytes": peak, "peak_bytes": peak}

@@ -1,9 +1,10 @@
 """What fits where: each variant's peak as a model fitted to a study, asked both ways, and proved under a real limit.
 
-A whole-image variant's peak is a fixed part and so many bytes a pixel; a tiled one's is a fixed part and what its plan
-holds. `plan` answers with them: the largest picture for a limit, the least limit for a picture, the fastest variant for
-both. A memory control group counts less than the whole process: pages that are mapped from files, such as libraries, it
-can drop. So a limit is planned by the whole process's peak, and proved by what the group counts.
+The peak of a variant that takes the whole image is that of loading, or a fixed part and so many bytes a pixel; a tiled
+one's is a fixed part and what its plan holds. `plan` answers with them: the largest picture for a limit, the least
+limit for a picture, the fastest variant for both. A memory control group counts less than the whole process: pages that
+are mapped from files, such as libraries, it can drop. So a limit is planned by the whole process's peak, and proved by
+what the group counts.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import guard, images, plans, scaling, study, trial, variants
+from . import guard, images, memory, plans, scaling, study, trial, variants
 from .memory import MIB
 
 PROOF = {"10% over": (1.10, "ok"), "25% under": (0.75, "oom")}  # of what is predicted to be counted: what should happen
@@ -24,6 +25,8 @@ PROVED = (  # sizes that no grid has
     ("onnx-tiled", 1440, 2560),
 )
 FILE = "capacity.csv"
+LARGE = "large"  # the folder, within a study's, of the trials with large pictures
+BEYOND = 2  # times the largest side measured: so far a line is followed
 COLUMNS = ("variant", "height", "width", "threads", "predicted_bytes", "case", "limit_bytes", "expected", "status")
 
 
@@ -33,10 +36,12 @@ class Model:
 
     variant: str
     threads: int
+    loading: float  # bytes, the peak until it is loaded: no picture takes less
     fixed: float  # bytes
     slope: float  # bytes a pixel; none where the schedule is tiled
     files: float  # bytes of the peak that are mapped from files
     excess: float  # how far, relatively, a size's peak was above the model at the most
+    measured: float  # the most pixels that it was fitted to
     seconds_fixed: float
     seconds_slope: float  # seconds a pixel, or a multiply-add where the schedule is tiled
 
@@ -53,9 +58,13 @@ class Model:
         return plans.fit(height, width, self.threads, limit - self.fixed)
 
     def peak(self, height, width, limit=None):
-        """The peak of the whole process that the model expects, in bytes; nan where nothing keeps within the limit."""
+        """The peak of the whole process that the model expects, in bytes.
+
+        nan where nothing keeps within the limit, or the whole image is too far beyond what was measured.
+        """
         if not self.tiled:
-            return self.fixed + self.slope * height * width
+            known = height * width <= BEYOND**2 * self.measured
+            return max(self.loading, self.fixed + self.slope * height * width) if known else np.nan
         plan = self.plan(height, width, limit)
         return self.fixed + plan.bytes if plan else np.nan
 
@@ -74,10 +83,8 @@ class Model:
 
 def models(done, threads=scaling.THREADS):
     """The `Model` of every variant of a study that it knows well enough, by name."""
-    costs = scaling.costs(done)
-    costs = costs[costs.threads == threads]
-    found = {}
-    for name, rows in costs.groupby("variant"):
+    measured, found = scaling.costs(done), {}
+    for name, rows in measured[measured.threads == threads].groupby("variant"):
         if "@" in name or "+" in name or ":" in name:
             continue
         try:
@@ -93,9 +100,9 @@ def fit(rows):
     """The `Model` of one variant from its rows of `scaling.costs`."""
     name, threads = rows.variant.iloc[0], int(rows.threads.iloc[0])
     if variants.find(name).schedule != "tiled":
-        line, time = scaling.fit(rows, "process_peak_bytes"), scaling.fit(rows, "first_seconds")
-        about = line.fixed, line.slope, rows.file_bytes.median(), line.excess
-        return Model(name, threads, *about, max(0.0, time.fixed), time.slope)
+        line, time = scaling.fit(rows), scaling.fit(rows, "first_seconds")
+        about = line.fixed, line.slope, rows.file_bytes.median(), line.excess, rows.pixels.max()
+        return Model(name, threads, rows.load_peak_bytes.median(), *about, max(0.0, time.fixed), time.slope)
     if rows.pixels.nunique() < 2:
         raise scaling.NotEnoughData(f"{name} at one size alone")
     least = [_leanest(row.height, row.width, threads) for row in rows.itertuples()]
@@ -103,28 +110,43 @@ def fit(rows):
     fixed = float((rows.process_peak_bytes - held).median())
     excess = float((rows.process_peak_bytes / (fixed + held) - 1).max())
     rate = float((rows.first_seconds / computed).median())
-    return Model(name, threads, fixed, 0.0, rows.file_bytes.median(), excess, 0.0, rate)
+    about = fixed, 0.0, rows.file_bytes.median(), excess, rows.pixels.max()
+    return Model(name, threads, rows.load_peak_bytes.median(), *about, 0.0, rate)
 
 
 def _leanest(height, width, threads):
     return plans.leanest(*(len(images.reflected(side)) for side in (height, width)), threads)
 
 
+def costs(done):
+    """The rows of `scaling.costs` of a study, those with large pictures included."""
+    large = done.folder / LARGE
+    frames = [scaling.costs(one) for one in (done, *([study.read(large)] if large.exists() else []))]
+    return pd.concat(frames, ignore_index=True)
+
+
 def held_out(done, threads=scaling.THREADS):
-    """Each size's peak as predicted from the other sizes, against what was measured: a row a variant and size."""
-    costs = scaling.costs(done)
-    costs = costs[costs.threads == threads]
-    rows = []
-    for name in models(done, threads):
-        own = costs[costs.variant == name]
-        for (height, width), here in own.groupby(["height", "width"]):
-            try:
-                model = fit(own[(own.height != height) | (own.width != width)])
-            except scaling.NotEnoughData:
-                continue
-            measured, predicted = here.process_peak_bytes.median(), model.peak(height, width)
-            rows.append((name, height, width, measured, predicted, predicted / measured - 1))
-    return pd.DataFrame(rows, columns=["variant", "height", "width", "measured_bytes", "predicted_bytes", "error"])
+    """Each peak as predicted without it, against what was measured: a row a variant and size.
+
+    A size of the study from its other sizes; a large picture, and a plan for a limit, from the study's own sizes.
+    """
+    known, own = models(done, threads), scaling.costs(done)
+    rows, measured = [], costs(done)
+    measured = measured[(measured.threads == threads) & ~measured.variant.str.contains("[+:]")]
+    for (variant, height, width), here in measured.groupby(["variant", "height", "width"], sort=False):
+        name, _, limit = variant.partition("@")
+        if name not in known:
+            continue
+        others = (own.variant == name) & (own.threads == threads) & ((own.height != height) | (own.width != width))
+        try:
+            model = known[name] if limit else fit(own[others])
+        except scaling.NotEnoughData:
+            continue
+        peak = here.process_peak_bytes.median()
+        predicted = model.peak(height, width, memory.parse_bytes(limit) if limit else None)
+        rows.append((variant, height, width, peak, predicted, predicted / peak - 1))
+    table = pd.DataFrame(rows, columns=["variant", "height", "width", "measured_bytes", "predicted_bytes", "error"])
+    return table.dropna(ignore_index=True)
 
 
 # --- asked both ways ---
@@ -146,9 +168,11 @@ def plan(limit=None, size=None, done=None, threads=scaling.THREADS):
             shape = (side, side)
         else:
             shape = size
-        if limit is not None and (not shape[0] or not model.fits(*shape, limit)):
+        if limit is not None and not (shape[0] and model.fits(*shape, limit)):
             continue
         peak = model.peak(*shape, limit)
+        if np.isnan(peak):
+            continue
         rows.append((model.variant, *shape, peak, peak - model.files, model.seconds(*shape, limit)))
     table = pd.DataFrame(rows, columns=["variant", "height", "width", "peak_bytes", "counted_bytes", "seconds"])
     if size is None:
@@ -178,7 +202,7 @@ def prove(model, height, width, weights=None):
     for case, (factor, expected) in PROOF.items():
         limit = int(counted * factor)
         if guard.ControlGroup.possible():
-            one = trial.Trial(model.variant, height, width, model.threads, runs=0, weights=weights)
+            one = trial.Trial(model.variant, height, width, model.threads, runs=1, weights=weights)
             status = trial.run(one, limit=limit).status
         else:
             status = "skipped: this process may not make a memory control group"

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 
-from . import checkpoint, images, plots, trial, variants
+from . import Error, capacity, checkpoint, images, memory, plots, study, trial, variants
 from .memory import mib
 
 DRAWN = "the picture that the studies use"
+NO_LIMIT = "none"
 PICTURE_DPI = 75
 
 
@@ -20,10 +21,20 @@ def pictures(folder):
     return [DRAWN, *map(str, found)]
 
 
-def show(picture, variant, side, weights=None):
-    """Enhance a picture, its longer side scaled to `side`, in a fresh process; show it and that process's memory."""
+def show(picture, variant, side, limit=NO_LIMIT, weights=None):
+    """Enhance a picture, its longer side scaled to `side`, in a fresh process; show it and that process's memory.
+
+    `limit`: what a tiled variant's plan is made for, such as 512MiB.
+    """
     from PIL import Image
 
+    if limit != NO_LIMIT:
+        variant = f"{variant}@{limit}"
+    try:
+        chosen = variants.find(variant)
+    except Error as error:
+        print(error)
+        return
     if picture == DRAWN:
         pixels = trial.picture(side * 3 // 4, side)
     else:
@@ -37,8 +48,14 @@ def show(picture, variant, side, weights=None):
         print(f"{variant} at {height}x{width}: {result.status}: {result.error}")
         return
     enhanced = images.to_pixels(result.output, height, width)
-    uses = checkpoint.find(weights).caption if variants.find(variant).forms else "no weights"
+    uses = checkpoint.find(weights).caption if chosen.forms else "no weights"
     plots.display(explored(pixels, enhanced, result, f"{Path(variant).name}, {uses}"), dpi=PICTURE_DPI)
+
+
+def fits(limit, size):
+    """What keeps within a memory limit, such as 512MiB, at a size, such as 2160x3840: a table, the fastest first."""
+    table = capacity.plan(memory.parse_bytes(limit), trial.parse_size(size), study.latest())
+    print(capacity.as_text(table) if len(table) else f"nothing keeps within {limit} at {size}")
 
 
 def side_by_side(pixels, one, other, caption):

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from . import figures_audit, figures_files, figures_less, figures_memory, figures_scaling, figures_tiling, plots
+from . import (
+    figures_audit,
+    figures_capacity,
+    figures_files,
+    figures_less,
+    figures_memory,
+    figures_scaling,
+    figures_tiling,
+    plots,
+)
 from .scaling import NotEnoughData
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -36,6 +45,8 @@ FIGURES = {
     "locality": figures_tiling.local,
     "strips": figures_tiling.beside,
     "plans": figures_tiling.keeping,
+    "sizes": figures_capacity.sizes,
+    "predictions": figures_capacity.predictions,
 }
 
 

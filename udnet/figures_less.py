@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from . import findings_less, plots
+from . import findings_less, plots, scaling
 from .findings import LARGE
-from .lifetimes import SCHEDULES, peak
+from .lifetimes import SCHEDULES, peak, per_pixel
 from .memory import MIB, mib
 
 STAGES = {  # by the block of the network whose weights a node reads
@@ -63,6 +63,19 @@ def lifetimes(study):
         f"each; written in place {mib(in_place.bytes)}, in the best order {mib(best.bytes)}."
     )
     return figure
+
+
+def floors(study, axes, sides):
+    """Lines, with labels, of what a session holds before its first picture and the graph's tensors on top of it.
+
+    In the file's order, each in memory of its own; and in place, in the best order: none is below that.
+    """
+    costs, lines = scaling.select(study), []
+    loaded = costs[costs.runtime == "onnx"].load_bytes.median()
+    for schedule, words, style in (("stored", "graph, file's order", "--"), ("best order", "graph, best order", "-.")):
+        slope = per_pixel(findings_less.graph(study), schedule)
+        lines += axes.plot(sides, (loaded + slope * sides**2) / MIB, color="#777777", lw=1, ls=style, label=words)
+    return lines
 
 
 def _bands(profile):

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from . import plots, scaling
+from . import figures_less, plots, scaling
 from .memory import MIB, mib
 from .plots import look
 from .scaling import NotEnoughData
@@ -16,7 +17,7 @@ PARTS = {"interpreter": "interpreter", "import": "import", "load": "model or ses
 
 def headline(study):
     """What the report said and what was measured: peak memory of the whole process against the picture's size."""
-    frame = scaling.select(study, ["pytorch-published", "pytorch", "onnx", "onnx-lean"])
+    frame = scaling.select(study, ["pytorch-published", "pytorch", "onnx", "onnx-lean", "onnx-tiled"])
     figure, axes = plots.new(9.2, 5.0)
     plots.scaling_curves(frame, axes, "process_peak_bytes", fits=False)
     for row in _claimed_peaks():
@@ -35,7 +36,7 @@ def headline(study):
     last = scaling.compare(frame, "process_peak_bytes", "pytorch", "onnx", large).best
     axes.set_title(
         f"Like for like PyTorch needs {first:.1f} times ONNX Runtime's memory at {small:.0f}x{small:.0f},\n"
-        f"and {last:.1f} times at {large:.0f}x{large:.0f}"
+        f"and {last:.1f} times at {large:.0f}x{large:.0f}{_strip_by_strip(frame, large)}"
     )
     axes.set_ylabel("peak memory of the whole process, MiB")
     figure.alt = (
@@ -43,6 +44,14 @@ def headline(study):
         f"{small:.0f} to {last:.1f} at side {large:.0f}; crosses mark the original report's readings."
     )
     return figure
+
+
+def _strip_by_strip(frame, side):
+    """What the tiled schedule takes there, for a title."""
+    try:
+        return f"; strip by strip it takes {mib(scaling.median(frame, 'process_peak_bytes', 'onnx-tiled', side))}"
+    except NotEnoughData:
+        return ""
 
 
 def _claimed_peaks():
@@ -62,6 +71,8 @@ def scaling_memory(study):
     frame = scaling.fitted(scaling.select(study))
     figure, axes = plots.new(9.2, 5.2)
     plots.scaling_curves(frame, axes)
+    sides = np.geomspace(frame.side.min(), frame.side.max(), 100)
+    plots.legend(axes, [*axes.get_legend().legend_handles, *figures_less.floors(study, axes, sides)])
     axes.set_ylabel("peak memory of inference, MiB")
     crossing = scaling.crossing(*(scaling.fit(frame[frame.variant == name]) for name in ("pytorch", "onnx")))
     if crossing is None:

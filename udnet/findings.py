@@ -402,25 +402,6 @@ def threads(costs):
 # --- notebook 7 ---
 
 
-def deploy(costs):
-    """What to deploy: the variant that needs the least memory at the largest size of either runtime."""
-    side = _largest_of(costs, "pytorch", "onnx")
-    here = costs[(costs.threads == scaling.THREADS) & (costs.height == side) & (costs.width == side)]
-    cost = here.groupby("variant")[["process_peak_bytes", "seconds", "first_seconds"]].median()
-    best = cost.process_peak_bytes.idxmin()
-    others = [
-        f"{words} {mib(cost.process_peak_bytes[name])} and {cost.seconds[name]:.2f} s"
-        for name, words in {"pytorch": "PyTorch takes", "onnx": "ONNX Runtime's default session"}.items()
-        if name in cost.index and name != best
-    ]
-    return (
-        f"**Deploy `{best}`:** {VARIANTS[best].summary if best in VARIANTS else 'a variant of your own'}. At "
-        f"{side}x{side} its whole process peaks at {mib(cost.process_peak_bytes[best])}, the least of "
-        f"{len(cost)} variants, and it takes {cost.seconds[best]:.2f} s a picture ({cost.first_seconds[best]:.2f} s "
-        f"the first); {', '.join(others)}."
-    )
-
-
 def agreement(study):
     """How far the variants' outputs are from the reference's."""
     parity = study.parity[study.parity.error.fillna("").eq("")]

@@ -1,7 +1,6 @@
 """What the audit of the original report says, in sentences and tables whose every number is computed."""
 
 from html import escape
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,6 @@ from .findings import DATA
 from .memory import MIB, mib
 
 SHRUNK = {"conv2": 4, "pr_UpConv2": 4, "conv3": 16, "pr_UpConv3": 16, "conv4": 64, "pr_conv": 64}  # in pixels, by block
-BUDGETS = tuple(size * MIB for size in (256, 512, 1024, 2048, 4096, 8192))
-OFFERED = ("pytorch", "pytorch-lean", "onnx", "onnx-lean")  # what `what_fits` chooses from
-STRAIGHT = 0.05  # a line describes a variant whose worst size is no further from it
-BEYOND = 2  # times the largest side measured: so far a line is followed
 NOT_AUDITED = "The report was not audited in this study."
 
 
@@ -203,60 +198,3 @@ def drawn(study):
         f"{len(judged) - words - missing} of the {len(judged)} claims are drawn; the {words} claims in words are in "
         f"the table{absent}."
     )
-
-
-def what_fits(study):
-    """The largest picture within a budget of memory, by variant, which variant does the largest, and in which time."""
-    costs = scaling.select(study, OFFERED)
-    rows = []
-    for budget in BUDGETS:
-        fits = {name: _largest(part, budget) for name, part in costs.groupby("variant")}
-        fits = {name: found for name, found in fits.items() if found}
-        if not fits:
-            continue
-        best = max(fits, key=lambda name: fits[name].pixels)
-        later, first = (
-            _seconds(costs[costs.variant == best], value, fits[best]) for value in ("seconds", "first_seconds")
-        )
-        sizes = {name: fits[name].text if name in fits else "none" for name in OFFERED if name in costs.variant.values}
-        rows.append(
-            {"budget": mib(budget), **sizes, "take": best, "later picture, s": later, "first picture, s": first}
-        )
-    return pd.DataFrame(rows).set_index("budget")
-
-
-class Fitting(NamedTuple):
-    """The largest picture of a variant within a budget."""
-
-    pixels: float
-    text: str
-    on_line: bool  # read off a line, not measured
-
-
-def _largest(costs, budget):
-    """The `Fitting` of one variant's rows, or None where not even the smallest picture fits.
-
-    Off a line where one describes the variant, leaving room for its worst size, else of the sizes measured.
-    """
-    peaks = costs.groupby(["pixels", "size"]).process_peak_bytes.max()
-    if peaks.iloc[0] > budget:
-        return None
-    largest, _ = peaks.index[-1]
-    if len(peaks) >= scaling.SIZES and (fit := scaling.fit(costs, "process_peak_bytes")).worst <= STRAIGHT:
-        side = _in_eights(((budget / (1 + fit.excess) - fit.fixed) / fit.slope) ** 0.5)
-        most = _in_eights(BEYOND * largest**0.5)
-        text = f"{most}x{most} or more" if side > most else f"up to {side}x{side}"
-        return Fitting(min(side, most) ** 2, text, True)
-    pixels, size = peaks[peaks <= budget].index[-1]
-    return Fitting(pixels, f"{size} or more" if pixels == largest else size, False)
-
-
-def _in_eights(side):
-    """The network takes sides in multiples of 8."""
-    return int(side // 8 * 8)
-
-
-def _seconds(costs, value, fitting):
-    if fitting.on_line:
-        return f"{float(scaling.fit(costs, value)(fitting.pixels)):.1f}"
-    return f"{costs[costs.pixels == fitting.pixels][value].median():.1f}"

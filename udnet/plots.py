@@ -94,8 +94,13 @@ def scaling_curves(frame, axes, value="peak_bytes", unit=MIB, fits=True):
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     highest_first = frame.groupby("variant")[value].max().sort_values(ascending=False).index
     handles = [ends[variant] for variant in highest_first]
-    axes.legend(handles=handles, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend(axes, handles)
     return axes
+
+
+def legend(axes, handles=None):
+    """A legend beside the panel, in the colours of its lines."""
+    axes.legend(handles=handles, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def side_axis(axes, sides):

@@ -16,6 +16,7 @@ from . import (
     figures,
     files,
     findings,
+    findings_capacity,
     instruments,
     locality,
     notebooks,
@@ -97,7 +98,7 @@ def publish():
     exporters.run(done.folder)
     audit.run(done.folder)
     locality.run(done.folder)
-    study.run("large", done.folder / "large")
+    study.run("large", done.folder / capacity.LARGE)
     capacity.run(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
@@ -125,7 +126,7 @@ def renew_findings(readme, done):
     begin, end = "<!-- findings: written by `make publish` -->\n", "<!-- end of findings -->"
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    said = "".join(f"- {sentence}\n" for sentence in findings.sentences(done))
+    said = "".join(f"- {sentence}\n" for sentence in [findings_capacity.frame(done), *findings.sentences(done)])
     files.write_text(readme, before + begin + "\n" + said + "\n" + end + after)
 
 

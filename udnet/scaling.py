@@ -99,17 +99,17 @@ class Crossing:
 def costs(study):
     """One row a finished trial: its sizes and its costs; trials that were sampled are left out.
 
-    Columns: variant, weights, height, width, pixels, side, size (such as 256x256), threads, repeat; `peak_bytes` of
-    inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`, `load_peak_bytes` (until the model is
-    loaded), `process_peak_bytes` (of all phases); what is resident after a phase: `interpreter_bytes`, `import_bytes`,
-    `load_bytes`, `rest_bytes` (after the last inference); what is mapped from files: `load_file_bytes` by loading,
-    `file_bytes` after the last inference; `seconds` a later run (the first where there is no other), `first_seconds`,
-    `load_seconds`, `import_seconds`.
+    Columns: variant, runtime, schedule (whole or tiled), weights, height, width, pixels, side, size (such as 256x256),
+    threads, repeat; `peak_bytes` of inference (first and later runs), `first_peak_bytes`, `steady_peak_bytes`,
+    `load_peak_bytes` (until the model is loaded), `process_peak_bytes` (of all phases); what is resident after a phase:
+    `interpreter_bytes`, `import_bytes`, `load_bytes`, `rest_bytes` (after the last inference); what is mapped from
+    files: `load_file_bytes` by loading, `file_bytes` after the last inference; `seconds` a later run (the first where
+    there is no other), `first_seconds`, `load_seconds`, `import_seconds`.
     """
     trials = study.trials[~study.trials.trial.str.endswith("/timeline")]
     done = trials[trials.phase.eq("steady") & trials.status.eq("ok")].trial
     trials = trials[trials.trial.isin(done)]
-    about = ["trial", "variant", "runtime", "weights", "height", "width", "threads", "repeat"]
+    about = ["trial", "variant", "runtime", "schedule", "weights", "height", "width", "threads", "repeat"]
     read = ["peak_bytes", "rss_end_bytes", "file_end_bytes", "seconds", "runs"]
     wide = trials.set_index([*about, "phase"])[read].astype(float).unstack()
     peak, rss, file, seconds = wide.peak_bytes, wide.rss_end_bytes, wide.file_end_bytes, wide.seconds
@@ -132,25 +132,28 @@ def costs(study):
             "import_seconds": seconds["import"],
         }
     ).reset_index()
-    frame.insert(5, "pixels", frame.height * frame.width)
+    frame.insert(6, "pixels", frame.height * frame.width)
     frame["side"] = np.sqrt(frame.pixels)
     frame["size"] = frame.height.astype(str) + "x" + frame.width.astype(str)
     return frame
 
 
 def select(study, variants=None):
-    """The rows of `costs` on two threads, of all variants or of some; `NotEnoughData` where there are none."""
+    """The rows of `costs` on two threads, of some variants (None: all that take the whole image at once).
+
+    `NotEnoughData` where there are none.
+    """
     frame = costs(study)
     frame = frame[frame.threads == THREADS]
-    if variants is not None:
-        frame = frame[frame.variant.isin(variants)]
+    frame = frame[frame.schedule.eq("whole") if variants is None else frame.variant.isin(variants)]
     if frame.empty:
         raise NotEnoughData("no finished trials of " + (", ".join(variants) if variants else "any variant"))
     return frame
 
 
 def fitted(frame):
-    """The rows of the variants that were measured at enough sizes for a line."""
+    """The rows of the variants that were measured at enough sizes for a line; a plan's steps are none."""
+    frame = frame[frame.schedule.eq("whole")]
     frame = frame[frame.groupby("variant").pixels.transform("nunique") >= SIZES]
     if frame.empty:
         raise NotEnoughData(f"no variant at {SIZES} sizes")

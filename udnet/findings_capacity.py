@@ -1,0 +1,264 @@
+"""What fits where, in tables and sentences whose every number is computed."""
+
+import pandas as pd
+
+from . import capacity, plans, scaling
+from .findings import LARGE, NAMES
+from .findings_audit import multiply_adds
+from .memory import MIB, mib, parse_bytes
+from .plots import order
+
+FRAME = 2160, 3840
+SHOWN = ((512, 512), (1080, 1920), FRAME, (4320, 7680))  # sizes that tables are for
+BUDGETS = tuple(size * MIB for size in (128, 256, 512, 1024, 2048, 4096, 8192))
+WITHIN = 0.10  # what a prediction may be off
+GOALS = {  # MiB of the whole process, by variant and size: what the tiled schedule was built to keep within
+    ("onnx-tiled", (512, 512)): 150,
+    ("onnx-tiled", (1080, 1920)): 200,
+    ("onnx-tiled", FRAME): 350,
+}
+NOT_MEASURED = "Too little of this was measured in this study."
+
+
+def frame(study):
+    """What a 4K frame takes, strip by strip and whole."""
+    costs, size = capacity.costs(study), _text(FRAME)
+    here = costs[(costs["size"] == size) & (costs.threads == scaling.THREADS)]
+    peak, seconds = (here.groupby("variant")[name].median() for name in ("process_peak_bytes", "first_seconds"))
+    if "onnx-tiled" not in peak:
+        return f"No frame of {size} was measured in this study."
+    limits = [name for name in peak.index if name.startswith("onnx-tiled@")]
+    limits.sort(key=lambda name: parse_bytes(name.partition("@")[2]))
+    whole = [name for name in peak.index if "tiled" not in name]
+    said = f"**{size} in {mib(peak['onnx-tiled'])}.** That is the whole process, with the same output as the whole "
+    said += f"image's. It takes {seconds['onnx-tiled']:.0f} s"
+    said += "".join(
+        f", with a limit of {mib(parse_bytes(name.partition('@')[2]))} {seconds[name]:.0f} s" for name in limits
+    )
+    if whole:
+        said += ". Whole, it takes " + ", ".join(
+            f"{mib(peak[name])} and {seconds[name]:.0f} s with `{name}`" for name in order(whole)
+        )
+    return said + "."
+
+
+def deploy(study):
+    """What to deploy, beside the leanest and the fastest that take the whole image at once."""
+    costs = scaling.costs(study)
+    here = costs[(costs.threads == scaling.THREADS) & (costs.height == LARGE) & (costs.width == LARGE)]
+    cost = here.groupby("variant")[["process_peak_bytes", "first_seconds"]].median()
+    whole = cost[~cost.index.str.contains("tiled")]
+    if not {"onnx-tiled", "onnx-tiled@512MiB"} <= set(cost.index) or whole.empty:
+        return NOT_MEASURED
+
+    def said(name):
+        return f"{mib(cost.process_peak_bytes[name])} and {cost.first_seconds[name]:.1f} s"
+
+    lean, fast = whole.process_peak_bytes.idxmin(), whole.first_seconds.idxmin()
+    return (
+        f"**Deploy the tiled schedule with a limit:** `udnet.load(memory_limit=512 * 2**20)`. At {LARGE}x{LARGE} its "
+        f"process takes {said('onnx-tiled@512MiB')} for a picture, and {said('onnx-tiled')} with the leanest plan; its "
+        f"peak hardly grows with the picture. Of the whole image the leanest variant, `{lean}`, takes {said(lean)}, "
+        f"the fastest, `{fast}`, {said(fast)}, and both grow with every pixel."
+    )
+
+
+def tiled(study):
+    """Peak and time of the tiled schedule by size, its plan, and the default session beside it."""
+    costs = capacity.costs(study)
+    costs = costs[costs.threads == scaling.THREADS]
+    names = [name for name in order(costs.variant.unique()) if "tiled" in name]
+    rows = []
+    for size, here in costs.sort_values("pixels").groupby("size", sort=False):
+        default = here[here.variant == "onnx"]
+        for name in names:
+            own = here[here.variant == name]
+            if own.empty:
+                continue
+            height, width = own.height.iloc[0], own.width.iloc[0]
+            times = scaling.quotient(own.first_seconds, default.first_seconds) if len(default) else ""
+            goal = GOALS.get((name, (height, width)))
+            rows.append(
+                {
+                    "size": size,
+                    "variant": name,
+                    "peak, MiB": f"{scaling.typical(own.process_peak_bytes / MIB):,.0f}",
+                    "goal, MiB": f"{goal:,.0f}" if goal else "",
+                    "first picture, s": f"{own.first_seconds.median():.1f}",
+                    "times the default session's": f"{times:.2f}" if times else "",
+                    "of its memory": f"{own.process_peak_bytes.median() / default.process_peak_bytes.median():.0%}"
+                    if len(default)
+                    else "",
+                }
+            )
+    return pd.DataFrame(rows).set_index(["size", "variant"]) if rows else NOT_MEASURED
+
+
+def price(study):
+    """What the least memory costs in time, and how much of that a budget buys back."""
+    costs = scaling.costs(study)
+    here = costs[(costs.threads == scaling.THREADS) & (costs.height == LARGE) & (costs.width == LARGE)]
+    names = ("onnx", "onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled", "pytorch-tiled@512MiB")
+    seconds, peak = (
+        {name: here[here.variant == name][value] for name in names} for value in ("seconds", "process_peak_bytes")
+    )
+    if any(seconds[name].empty for name in names):
+        return NOT_MEASURED
+    times = {name: scaling.quotient(seconds[name], seconds["onnx"]) for name in names}
+    whole = plans.leanest(LARGE, LARGE, scaling.THREADS)
+    more = whole.multiply_adds / (multiply_adds() * LARGE**2)
+    return (
+        f"**The price.** A later picture of {LARGE}x{LARGE} takes, with the leanest plan, {times['onnx-tiled']:.2f} "
+        f"times as long as in ONNX Runtime's default session, for {more:.1f} times the multiply-adds, in "
+        f"{peak['onnx-tiled'].median() / peak['onnx'].median():.1%} of its memory; with a limit of 512 MiB "
+        f"{times['onnx-tiled@512MiB']:.2f} times as long. By PyTorch it is {times['pytorch-tiled']:.2f} and "
+        f"{times['pytorch-tiled@512MiB']:.2f} times."
+    )
+
+
+def flat(study):
+    """How the tiled schedule's peak grows with the picture, beside what its plans hold."""
+    costs = capacity.costs(study)
+    costs = costs[(costs.threads == scaling.THREADS) & (costs.variant == "onnx-tiled") & (costs.height >= 512)]
+    if costs["size"].nunique() < 2:
+        return NOT_MEASURED
+    peaks = costs.groupby(["pixels", "height", "width"]).process_peak_bytes.median()
+    (_, *first), (_, *last) = peaks.index[0], peaks.index[-1]
+    small, large = (plans.leanest(*size, scaling.THREADS) for size in (first, last))
+    grown, planned = peaks.iloc[-1] - peaks.iloc[0], large.bytes - small.bytes
+    pictures = 6 * (last[0] * last[1] - first[0] * first[1])
+    return (
+        f"**Flat.** From {_text(first)} to {_text(last)}, {last[0] * last[1] / (first[0] * first[1]):.0f} times the "
+        f"pixels, the peak grows by {mib(grown)}: {mib(pictures)} are the two pictures themselves in bytes, and the "
+        f"plans say {mib(planned)} in all."
+    )
+
+
+def largest(study):
+    """The largest square picture within each budget of memory, whole process, by variant."""
+    rows = {}
+    for budget in BUDGETS:
+        table = capacity.plan(budget, None, study)
+        rows[mib(budget)] = {row.variant: f"{row.height}x{row.width}" for row in table.itertuples()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = table.reindex(columns=order(table.columns)).fillna("none")
+    table.index.name = "budget"
+    return table
+
+
+def fastest(study):
+    """The fastest variant for a size within each budget of memory, with the seconds of the first picture."""
+    rows = {}
+    for size in SHOWN:
+        row = rows[_text(size)] = {}
+        for budget in BUDGETS:
+            table = capacity.plan(budget, size, study)
+            row[mib(budget)] = f"{table.variant[0]}, {table.seconds[0]:.1f} s" if len(table) else "nothing"
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "size"
+    return table
+
+
+def least(study):
+    """The least limit for each size, by variant, in MiB: by its model, and where it was measured, in brackets."""
+    costs = capacity.costs(study)
+    costs = costs[costs.threads == scaling.THREADS]
+    measured = costs.groupby(["variant", "size"]).process_peak_bytes.median() / MIB
+    rows = {}
+    for size in SHOWN:
+        for row in capacity.plan(None, size, study).itertuples():
+            known = measured.get((row.variant, _text(size)))
+            said = f"{row.peak_bytes / MIB:,.0f}" + (f" ({known:,.0f})" if known is not None else "")
+            rows.setdefault(row.variant, {})[_text(size)] = said
+    if not rows:
+        return NOT_MEASURED
+    table = pd.DataFrame.from_dict(rows, orient="index").loc[order(rows)]
+    table.index.name = "variant"
+    return table.reindex(columns=[_text(size) for size in SHOWN]).fillna("")
+
+
+def predicted(study):
+    """How far the models' predictions of sizes that were left out are from what was measured."""
+    table = capacity.held_out(study)
+    if table.empty:
+        return NOT_MEASURED
+    off = table[table.error.abs() > WITHIN]
+    said = (
+        f"**Predicted.** Of {len(table)} sizes and plans, each left out of the fit that predicts it, "
+        f"{len(table) - len(off)} are within {WITHIN:.0%} of what was measured; the median is off by "
+        f"{table.error.abs().median():.1%}."
+    )
+    if off.empty:
+        return said
+    named = ", ".join(
+        f"`{row.variant}` at {_text((row.height, row.width))} ({row.error:+.0%})" for row in off.itertuples()
+    )
+    return f"{said} Off by more: {named}. `plan` leaves room for the most that any size was above its model."
+
+
+def proved(study):
+    """What happened under real limits."""
+    try:
+        table = capacity.read(study.folder)
+    except scaling.NotEnoughData:
+        return "Nothing was run under a limit in this study."
+    skipped = table.status.str.startswith("skipped")
+    if skipped.all():
+        return f"Not proved here: {table.status.iloc[0].partition(': ')[2]}."
+    right = table.status == table.expected
+    sizes = table[["variant", "height", "width"]].drop_duplicates()
+    said = (
+        f"**Proved.** At {len(sizes)} sizes that no fit has seen the kernel held the process to what the model "
+        f"predicts plus 10%, and to 25% less: {right.sum()} of {len(table)} runs ended as predicted, the first kind "
+        f"well, the second killed."
+    )
+    if right.all():
+        return said
+    wrong = table[~right]
+    return (
+        said
+        + " Not so: "
+        + ", ".join(
+            f"`{row.variant}` at {row.height}x{row.width}, {row.case} ({row.status})" for row in wrong.itertuples()
+        )
+        + "."
+    )
+
+
+def proofs(study):
+    """What was predicted, what the limit was, and how the process ended."""
+    try:
+        table = capacity.read(study.folder)
+    except scaling.NotEnoughData:
+        return NOT_MEASURED
+    return pd.DataFrame(
+        {
+            "variant": table.variant,
+            "picture": [_text(size) for size in zip(table.height, table.width, strict=True)],
+            "predicted to be counted, MiB": (table.predicted_bytes / MIB).map("{:,.0f}".format),
+            "limit": table["case"],
+            "limit, MiB": (table.limit_bytes / MIB).map("{:,.0f}".format),
+            "ended": table.status.replace("oom", "killed"),
+            "as predicted": table.status == table.expected,
+        }
+    )
+
+
+def models(study):
+    """The models: fixed part, what grows, and how far the sizes are from it."""
+    rows = {}
+    for name, model in capacity.models(study).items():
+        rows[name] = {
+            "runtime": NAMES[capacity.variants.find(name).runtime],
+            "fixed part, MiB": f"{model.fixed / MIB:,.0f}",
+            "grows by": "its plan" if model.tiled else f"{model.slope:,.0f} bytes a pixel",
+            "mapped from files, MiB": f"{model.files / MIB:,.0f}",
+            "above it at most": f"{max(0.0, model.excess):.0%}",
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").loc[order(rows)]
+    table.index.name = "variant"
+    return table
+
+
+def _text(size):
+    return "x".join(map(str, size))
