@@ -54,8 +54,7 @@ class Model:
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
         if limit is None:
             return _leanest(height, width, self.threads)
-        height, width = (len(images.reflected(side)) for side in (height, width))
-        return plans.fit(height, width, self.threads, limit - self.fixed)
+        return plans.fit(*_padded(height, width), self.threads, limit - self.fixed)
 
     def peak(self, height, width, limit=None):
         """The peak of the whole process that the model expects, in bytes.
@@ -115,7 +114,11 @@ def fit(rows):
 
 
 def _leanest(height, width, threads):
-    return plans.leanest(*(len(images.reflected(side)) for side in (height, width)), threads)
+    return plans.leanest(*_padded(height, width), threads)
+
+
+def _padded(height, width):
+    return (len(images.reflected(side)) for side in (height, width))
 
 
 def costs(done):
@@ -161,8 +164,13 @@ def plan(limit=None, size=None, done=None, threads=scaling.THREADS):
     """
     if limit is None and size is None:
         raise ValueError("give a limit, a size, or both")
+    return among(models(done or study.read(), threads), limit, size)
+
+
+def among(known, limit=None, size=None):
+    """The table of `plan` for `models` that are known already: for those who ask more than once."""
     rows = []
-    for model in models(done or study.read(), threads).values():
+    for model in known.values():
         if size is None:
             side = _largest(model, limit)
             shape = (side, side)

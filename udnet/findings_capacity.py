@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from . import capacity, plans, scaling
+from . import capacity, plans, scaling, variants
 from .findings import LARGE, NAMES
 from .findings_audit import multiply_adds
+from .findings_less import FRAME
 from .memory import MIB, mib, parse_bytes
 from .plots import order
 
-FRAME = 2160, 3840
 SHOWN = ((512, 512), (1080, 1920), FRAME, (4320, 7680))  # sizes that tables are for
 BUDGETS = tuple(size * MIB for size in (128, 256, 512, 1024, 2048, 4096, 8192))
 WITHIN = 0.10  # what a prediction may be off
@@ -22,8 +22,8 @@ NOT_MEASURED = "Too little of this was measured in this study."
 
 def frame(study):
     """What a 4K frame takes, strip by strip and whole."""
-    costs, size = capacity.costs(study), _text(FRAME)
-    here = costs[(costs["size"] == size) & (costs.threads == scaling.THREADS)]
+    costs, size = _costs(study), _text(FRAME)
+    here = costs[costs["size"] == size]
     peak, seconds = (here.groupby("variant")[name].median() for name in ("process_peak_bytes", "first_seconds"))
     if "onnx-tiled" not in peak:
         return f"No frame of {size} was measured in this study."
@@ -44,8 +44,8 @@ def frame(study):
 
 def deploy(study):
     """What to deploy, beside the leanest and the fastest that take the whole image at once."""
-    costs = scaling.costs(study)
-    here = costs[(costs.threads == scaling.THREADS) & (costs.height == LARGE) & (costs.width == LARGE)]
+    costs = _costs(study)
+    here = costs[costs["size"] == _text((LARGE, LARGE))]
     cost = here.groupby("variant")[["process_peak_bytes", "first_seconds"]].median()
     whole = cost[~cost.index.str.contains("tiled")]
     if not {"onnx-tiled", "onnx-tiled@512MiB"} <= set(cost.index) or whole.empty:
@@ -65,8 +65,7 @@ def deploy(study):
 
 def tiled(study):
     """Peak and time of the tiled schedule by size, its plan, and the default session beside it."""
-    costs = capacity.costs(study)
-    costs = costs[costs.threads == scaling.THREADS]
+    costs = _costs(study)
     names = [name for name in order(costs.variant.unique()) if "tiled" in name]
     rows = []
     for size, here in costs.sort_values("pixels").groupby("size", sort=False):
@@ -96,8 +95,8 @@ def tiled(study):
 
 def price(study):
     """What the least memory costs in time, and how much of that a budget buys back."""
-    costs = scaling.costs(study)
-    here = costs[(costs.threads == scaling.THREADS) & (costs.height == LARGE) & (costs.width == LARGE)]
+    costs = _costs(study)
+    here = costs[costs["size"] == _text((LARGE, LARGE))]
     names = ("onnx", "onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled", "pytorch-tiled@512MiB")
     seconds, peak = (
         {name: here[here.variant == name][value] for name in names} for value in ("seconds", "process_peak_bytes")
@@ -118,8 +117,8 @@ def price(study):
 
 def flat(study):
     """How the tiled schedule's peak grows with the picture, beside what its plans hold."""
-    costs = capacity.costs(study)
-    costs = costs[(costs.threads == scaling.THREADS) & (costs.variant == "onnx-tiled") & (costs.height >= 512)]
+    costs = _costs(study)
+    costs = costs[(costs.variant == "onnx-tiled") & (costs.height >= 512)]
     if costs["size"].nunique() < 2:
         return NOT_MEASURED
     peaks = costs.groupby(["pixels", "height", "width"]).process_peak_bytes.median()
@@ -136,9 +135,9 @@ def flat(study):
 
 def largest(study):
     """The largest square picture within each budget of memory, whole process, by variant."""
-    rows = {}
+    known, rows = capacity.models(study), {}
     for budget in BUDGETS:
-        table = capacity.plan(budget, None, study)
+        table = capacity.among(known, budget)
         rows[mib(budget)] = {row.variant: f"{row.height}x{row.width}" for row in table.itertuples()}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table = table.reindex(columns=order(table.columns)).fillna("none")
@@ -148,11 +147,11 @@ def largest(study):
 
 def fastest(study):
     """The fastest variant for a size within each budget of memory, with the seconds of the first picture."""
-    rows = {}
+    known, rows = capacity.models(study), {}
     for size in SHOWN:
         row = rows[_text(size)] = {}
         for budget in BUDGETS:
-            table = capacity.plan(budget, size, study)
+            table = capacity.among(known, budget, size)
             row[mib(budget)] = f"{table.variant[0]}, {table.seconds[0]:.1f} s" if len(table) else "nothing"
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "size"
@@ -161,14 +160,13 @@ def fastest(study):
 
 def least(study):
     """The least limit for each size, by variant, in MiB: by its model, and where it was measured, in brackets."""
-    costs = capacity.costs(study)
-    costs = costs[costs.threads == scaling.THREADS]
+    costs = _costs(study)
     measured = costs.groupby(["variant", "size"]).process_peak_bytes.median() / MIB
-    rows = {}
+    known, rows = capacity.models(study), {}
     for size in SHOWN:
-        for row in capacity.plan(None, size, study).itertuples():
-            known = measured.get((row.variant, _text(size)))
-            said = f"{row.peak_bytes / MIB:,.0f}" + (f" ({known:,.0f})" if known is not None else "")
+        for row in capacity.among(known, size=size).itertuples():
+            seen = measured.get((row.variant, _text(size)))
+            said = f"{row.peak_bytes / MIB:,.0f}" + (f" ({seen:,.0f})" if seen is not None else "")
             rows.setdefault(row.variant, {})[_text(size)] = said
     if not rows:
         return NOT_MEASURED
@@ -249,7 +247,7 @@ def models(study):
     rows = {}
     for name, model in capacity.models(study).items():
         rows[name] = {
-            "runtime": NAMES[capacity.variants.find(name).runtime],
+            "runtime": NAMES[variants.find(name).runtime],
             "fixed part, MiB": f"{model.fixed / MIB:,.0f}",
             "grows by": "its plan" if model.tiled else f"{model.slope:,.0f} bytes a pixel",
             "mapped from files, MiB": f"{model.files / MIB:,.0f}",
@@ -258,6 +256,12 @@ def models(study):
     table = pd.DataFrame.from_dict(rows, orient="index").loc[order(rows)]
     table.index.name = "variant"
     return table
+
+
+def _costs(study):
+    """The rows of a study and of its large pictures, on the threads that are compared."""
+    costs = capacity.costs(study)
+    return costs[costs.threads == scaling.THREADS]
 
 
 def _text(size):
