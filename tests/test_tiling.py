@@ -146,26 +146,38 @@ def test_a_larger_budget_never_computes_more(height, width):
         assert all(side % 8 == 0 for own in edges for side in own)
 
 
-def test_maps_that_are_kept_have_the_bytes_that_the_plan_says(tiled):
+@pytest.mark.parametrize("kept", [plans.NOTHING, plans.BOTTOM, plans.FULL, plans.INNER])
+def test_maps_that_are_kept_have_the_bytes_that_the_plan_says(tiled, monkeypatch, kept):
     own, height, width = (64, 128), 64, 256
-    for kept in (plans.BOTTOM, plans.FULL, plans.INNER):
-        held = []
-        network = planned(tiled["onnx"], 64, 8, (kept,))
-        made = tiling._Picture.new_map
+    after, both = {}, []
+    each, new_map = tiling._Picture.each, tiling._Picture.new_map
 
-        def note(picture, window, level, made=made, held=held):
-            held.append((window, level, made(picture, window, level)))
-            return held[-1][2]
+    def kept_by(picture):
+        (strip,) = (one for one in picture.strips if one.own == own)
+        maps = [*strip.maps.values(), *([strip.hidden] if strip.hidden else [])]
+        return sum(one.values.nbytes for one in maps)
 
-        try:
-            tiling._Picture.new_map = note
-            network(images.to_batch(trial.picture(height, width)))
-        finally:
-            tiling._Picture.new_map = made
-        windows = plans.Windows(own, width)
-        ours = {windows.skip(0), windows.skip(1), windows.skip(2), windows.around(3)}
-        sizes = sum(one.values.nbytes for window, level, one in held if level < 3 and window in ours)
-        assert sizes == windows.kept_bytes(height, kept)
+    def noting_each(picture, run, argument):
+        each(picture, run, argument)
+        after[run.__name__] = kept_by(picture)
+        return argument
+
+    def noting_inner(picture, window, level):
+        found = new_map(picture, window, level)
+        if (window, level) == (plans.Windows(own, width).around(3), 0):
+            both.append(kept_by(picture) + found.values.nbytes)
+        return found
+
+    monkeypatch.setattr(tiling._Picture, "each", noting_each)
+    monkeypatch.setattr(tiling._Picture, "new_map", noting_inner)
+    planned(tiled["onnx"], 64, 8, (kept,))(images.to_batch(trial.picture(height, width)))
+    said = plans.Windows(own, width).held(height, 8, kept)
+    assert said["decode"][0] == after["encode"]
+    assert said["normalise"][0] == max(after["decode"], after["normalise"])
+    assert said["finish"][0] == after["normalise"] == after["refine"]
+    assert after["finish"] == 0
+    passing = said["decode"][1] * plans.PASSING["normalise"] / plans.PASSING["decode"]
+    assert [sum(said["normalise"]) - passing] == (both or [said["normalise"][0]])
 
 
 def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):

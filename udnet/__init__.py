@@ -11,9 +11,9 @@ PARITY_LIMIT = 1e-5  # the largest difference between two outputs that count as 
 _PUBLIC = {"load": "variants", "Enhancer": "variants"}
 _MODULES = {
     "allocators", "audit", "capacity", "checkpoint", "claims", "explore", "export", "exporters", "figures", "files",
-    "findings", "findings_audit", "findings_capacity", "guard", "images", "instruments", "kernels", "ladder",
-    "locality", "memory", "model", "notebooks", "plans", "plots", "protocol", "publish", "report", "scaling", "stages",
-    "streams", "study", "tiling", "trial", "variants",
+    "findings", "findings_audit", "findings_capacity", "findings_levers", "forms", "guard", "images", "instruments",
+    "kernels", "ladder", "levers", "locality", "memory", "model", "notebooks", "plans", "plots", "protocol", "publish",
+    "report", "scaling", "stages", "streams", "study", "tiling", "trial", "variants",
 }  # fmt: skip
 
 

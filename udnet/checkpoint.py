@@ -30,6 +30,8 @@ PUBLISHED_URL = (
 )
 PUBLISHED_SHA256 = "45ec6c9fb79e2c1e6a7aa2bf8d97cd5f1986e5f4256f4ecbe0fa61f6845b85c0"
 
+REDUCED = ("onnx-float16", "onnx-int8")  # forms of the exported file in less precision
+
 # keys of a full checkpoint that inference does not need
 TRAINING_ONLY = ("decoder.po_", "decoder.compute_z_po.", "decoder.colornet.", "VGG16.")
 
@@ -74,9 +76,10 @@ def find(weights=None):
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`; form: "onnx", "ort" (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the
-    weights), "inference" (66 tensors), "full" (162 tensors; a stand-in where the weights have fewer) or "vgg16" (a
-    stand-in). A file that is of the form already is returned as it is.
+    weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
+    (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the weights), "inference" (66 tensors),
+    "full" (162 tensors; a stand-in where the weights have fewer) or "vgg16" (a stand-in). A file that is of the form
+    already is returned as it is.
     """
     onnx = weights.path.suffix == ".onnx"
     if form == "onnx":
@@ -84,6 +87,9 @@ def prepared(weights, form):
         return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
     if form == "ort":
         return _made(f"{weights.sha256[:12]}/udnet-{__version__}.ort", "ort", prepared(weights, "onnx"))
+    if form.startswith("onnx-"):
+        source = prepared(weights, "onnx") if form in REDUCED else weights.path
+        return _made(f"{weights.sha256[:12]}/udnet-{form[5:]}-{__version__}.onnx", form, source)
     if form == "stages":
         return _made(f"{weights.sha256[:12]}/udnet-{__version__}.npz", "stages", weights.path)
     if form == "inference":
@@ -94,7 +100,9 @@ def prepared(weights, form):
         return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
     if form == "vgg16":
         return stand_in("vgg16")
-    raise CheckpointError(f"{form}: no such form of weights; choose onnx, ort, stages, inference, full or vgg16")
+    raise CheckpointError(
+        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, stages, inference, full or vgg16"
+    )
 
 
 def stand_in(kind, weights=None):
@@ -320,6 +328,14 @@ def _make(form, out, weights=None):
         from udnet.export import export
 
         export(weights, out)
+    elif form in REDUCED:
+        from udnet import export
+
+        (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+    elif form.startswith("onnx-"):
+        from udnet.export import export
+
+        export(weights, out, form[5:])
     elif form == "stages":
         from udnet.export import export_stages
 

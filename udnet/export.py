@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from udnet import PARITY_LIMIT, Error, stages
+from udnet import PARITY_LIMIT, Error, forms, stages
 from udnet.checkpoint import find, load_into, prepared, read
 from udnet.files import replacing
 from udnet.model import EPS, WIDTH, InferenceUDnet
@@ -26,6 +26,7 @@ from udnet.model import EPS, WIDTH, InferenceUDnet
 OPSET = 18
 TRACED = (2, 3, 64, 96)
 EXPORT_SIZES = ((1, 16, 16), (2, 64, 128), (1, 128, 1024))  # batch, height, width: far from the traced, not square
+CALIBRATION_SIZES = ((64, 96), (128, 96), (192, 128))
 CHECK_SIZES = ((1, 64, 128), (2, 64, 64), (1, 256, 256), (1, 520, 776))
 
 
@@ -33,19 +34,25 @@ class ExportError(Error):
     """An export that is not possible, or that does not compute what PyTorch computes."""
 
 
-def export(weights_path, out):
+def export(weights_path, out, form=None):
     """Write the inference path of any checkpoint as one ONNX file; returns its largest difference from PyTorch.
 
-    An export that differs by more than 1e-5 anywhere is not written.
+    `form`: a name of `forms.EXPORTED` (None: `OnnxUDnet`). An export that differs by more than 1e-5 anywhere is not
+    written.
     """
     if Path(out).suffix != ".onnx":
         raise ExportError(f"{out}: what is written is an ONNX file; end its name in .onnx")
+    if form and form not in forms.EXPORTED:
+        raise ExportError(f"no graph {form!r}: choose from {', '.join(forms.EXPORTED)}")
     weights = find(weights_path)
     state = read(weights.path)
     model = _load(InferenceUDnet(), state, weights.name)
+    written = _load(forms.exported(form)() if form else OnnxUDnet(), state, weights.name)
+    single = isinstance(written, forms.Folded)
     with replacing(out) as part:
-        write(_load(OnnxUDnet(), state, weights.name), part)
-        size, difference = max(differences(model, part, EXPORT_SIZES), key=lambda row: row[1])
+        write(written, part, single=single)
+        sizes = [size for size in EXPORT_SIZES if not single or size[0] == 1]
+        size, difference = max(differences(model, part, sizes), key=lambda row: row[1])
         if not difference <= PARITY_LIMIT:
             raise ExportError(f"{out}: not written, it differs from PyTorch by {difference:.1e} at {size}")
     return difference
@@ -127,8 +134,11 @@ def _picture(batch, height, width):
     return (light + noise).clip(0, 1).astype(np.float32)
 
 
-def write(model, path, dynamo=True, opset=OPSET):
-    """Write a PyTorch model from and to (B, 3, H, W) as an ONNX file, by one of PyTorch's two exporters."""
+def write(model, path, dynamo=True, opset=OPSET, single=False):
+    """Write a PyTorch model from and to (B, 3, H, W) as an ONNX file, by one of PyTorch's two exporters.
+
+    `single`: the file takes one picture at a time.
+    """
     named = {"input_names": ["input"], "output_names": ["output"], "opset_version": opset, "verbose": False}
     with _quiet():
         if not dynamo:
@@ -137,8 +147,9 @@ def write(model, path, dynamo=True, opset=OPSET):
             torch.onnx.export(model, (torch.rand(TRACED),), path, dynamo=False, dynamic_axes=axes, **named)
             return
         batch, h, w = (torch.export.Dim(name, max=most) for name, most in (("batch", 1024), ("h", 8192), ("w", 8192)))
-        shapes = ({0: batch, 2: 8 * h, 3: 8 * w},)
-        program = torch.onnx.export(model, (torch.rand(TRACED),), dynamo=True, dynamic_shapes=shapes, **named)
+        shapes = ({2: 8 * h, 3: 8 * w} if single else {0: batch, 2: 8 * h, 3: 8 * w},)
+        traced = torch.rand(1, *TRACED[1:]) if single else torch.rand(TRACED)
+        program = torch.onnx.export(model, (traced,), dynamo=True, dynamic_shapes=shapes, **named)
     proto = program.model_proto  # made anew each time it is asked for
     for noted in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         del noted.metadata_props[:]  # the exporter's notes: stack traces with this machine's paths, 0.2 MB
@@ -146,6 +157,36 @@ def write(model, path, dynamo=True, opset=OPSET):
         del tensor.metadata_props[:]
     del proto.graph.value_info[:]
     onnx.save(proto, path)
+
+
+# --- reduced precision: not exact ---
+
+
+def to_float16(path, out):
+    """Write an ONNX file with its tensors in float16; input and output stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with _quiet(), replacing(out) as part:
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True, disable_shape_infer=True), part)
+
+
+def to_int8(path, out):
+    """Write an ONNX file with 8-bit convolutions and what is between them, by the ranges that seeded pictures give."""
+    from onnxruntime import quantization
+
+    from udnet import images, trial
+
+    pictures = [images.to_batch(trial.picture(*size, seed)) for seed, size in enumerate(CALIBRATION_SIZES)]
+    given = iter([{"input": x} for x in [*pictures, *(_picture(1, *size) for size in CALIBRATION_SIZES)]])
+    with _quiet(), replacing(out) as part:
+        quantization.quantize_static(
+            path,
+            part,
+            type("Pictures", (quantization.CalibrationDataReader,), {"get_next": lambda _: next(given, None)})(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "LeakyRelu", "Pad", "MaxPool", "Concat", "Resize", "Add", "Mul"],
+            per_channel=True,
+        )
 
 
 @contextlib.contextmanager

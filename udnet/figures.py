@@ -14,6 +14,7 @@ from . import (
     figures_capacity,
     figures_files,
     figures_less,
+    figures_levers,
     figures_memory,
     figures_scaling,
     figures_tiling,
@@ -45,6 +46,7 @@ FIGURES = {
     "locality": figures_tiling.local,
     "strips": figures_tiling.beside,
     "plans": figures_tiling.keeping,
+    "levers": figures_levers.levers,
     "sizes": figures_capacity.sizes,
     "predictions": figures_capacity.predictions,
 }

@@ -22,7 +22,9 @@ INNER = 3  # the one within an output block
 
 SHAPES = ((512, 16), (512, 8))  # most columns of a strip, rows that enter at once: from fast to lean
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
-PASSING = 18, 18, 13, 13  # rows of so many full-size maps pass through a strip, by what it keeps: as measured,
+# Rows of so many full-size maps pass through a strip, as measured: by pass, since a strip's arrays are there from when
+# they are first needed. The passes that are not named hold less than the one after them.
+PASSING = {"decode": 9, "normalise": 14, "finish": 18}
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
@@ -42,14 +44,14 @@ class Plan:
         """What is held at the most: pictures, maps and what passes through."""
         pictures = 2 * 3 * self.height * self.width
         eighth = PIXEL * (self.height >> 3) * (self.width >> 3)
-        kept = sum(Windows(own, self.width).kept_bytes(self.height, kept) for own, kept in self.strips)
-        at_once = min(self.threads, len(self.strips))
         moments = 4 * 8 * WIDTH * self.width
-        return pictures + eighth + moments + kept + at_once * max(self._passing(*strip) for strip in self.strips)
+        return pictures + eighth + moments + max(self._held(name) for name in PASSING)
 
-    def _passing(self, own, kept):
-        """What passes through a strip that runs."""
-        return PASSING[kept] * PIXEL * _columns(Windows(own, self.width).encoded(0, 2)) * (self.rows + WAITING)
+    def _held(self, name):
+        """By a pass: what all strips keep, and what those that run need besides."""
+        strips = [Windows(own, self.width).held(self.height, self.rows, kept)[name] for own, kept in self.strips]
+        kept, passing = zip(*strips, strict=True)
+        return sum(kept) + min(self.threads, len(strips)) * max(passing)
 
     @cached_property
     def multiply_adds(self):
@@ -93,8 +95,9 @@ def _filled(plan, budget):
         for count in range(1, len(owns) + 1):
             strips = tuple((own, level if place < count else level - 1) for place, own in enumerate(owns))
             more = replace(plan, strips=strips)
-            if more.bytes <= budget:  # a later one can fit where an earlier one did not: less passes through
-                most = more
+            if more.bytes > budget:
+                return most
+            most = more
     return most
 
 
@@ -127,11 +130,18 @@ class Windows:
             return self.skip(level)
         return doubled(widened(self.encoded(level + 1, deepest), 2, self.width >> level + 1))
 
-    def kept_bytes(self, height, kept):
-        """Of the maps that are kept, at the most."""
-        bottom = sum(_columns(self.skip(level)) * (height >> level) for level in (1, 2))
-        full, inner = (_columns(window) * height for window in (self.skip(0), self.around(3)))
-        return PIXEL * sum((bottom, full, inner)[:kept])
+    def held(self, height, rows, kept):
+        """By pass of `PASSING`, in bytes: what a strip keeps before it or after it, and what it needs while it runs."""
+        levels = [_columns(self.skip(level)) * (height >> level) for level in (2, 1, 0)]
+        sizes = [PIXEL * size for size in (*levels, _columns(self.around(3)) * height)]
+        bottom, half, full, inner = (
+            size if kept >= level else 0 for size, level in zip(sizes, (BOTTOM, BOTTOM, FULL, INNER), strict=True)
+        )
+        late = full + inner if kept >= FULL else half
+        most = {"decode": bottom + half + full, "normalise": max(half + full, late), "finish": late}
+        both = half if kept == INNER else 0  # normalise still reads it where the map within is there already
+        row = PIXEL * _columns(self.encoded(0, 2)) * (rows + WAITING)
+        return {name: (most[name], maps * row + both * (name == "normalise")) for name, maps in PASSING.items()}
 
     def multiply_adds(self, height, rows, kept):
         """By pass, calls included."""

@@ -18,6 +18,7 @@ from . import (
     findings,
     findings_capacity,
     instruments,
+    levers,
     locality,
     notebooks,
     plots,
@@ -42,6 +43,7 @@ TABLES = {
     "limit.csv": "multiply-adds a second of a large product",
     "differences.csv": "each exported candidate's output against PyTorch's",
     "capacity.csv": "predicted peaks under real limits, a little over them and well under",
+    "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
 }
 
@@ -100,6 +102,7 @@ def publish():
     locality.run(done.folder)
     study.run("large", done.folder / capacity.LARGE)
     capacity.run(done.folder)
+    levers.measure(done.folder)
     drawn = draw(done.folder, FIGURES)
     for path in {*FIGURES.glob("*.svg"), *FIGURES.glob("*.png")} - set(drawn):
         path.unlink()

@@ -222,13 +222,22 @@ def spread(frame, value="peak_bytes"):
 
 def quotient(top, bottom):
     """The ratio of the medians of two samples, as an `Estimate` with its 95% interval, by bootstrap."""
-    best = float(np.median(top) / np.median(bottom))
+    return _between(np.divide, top, bottom)
+
+
+def difference(top, bottom):
+    """The median of one sample less that of another, as an `Estimate` with its 95% interval, by bootstrap."""
+    return _between(np.subtract, top, bottom)
+
+
+def _between(operation, top, bottom):
+    best = float(operation(np.median(top), np.median(bottom)))
     if min(len(top), len(bottom)) < 2:
         return Estimate(best, np.nan, np.nan)
     random = np.random.default_rng(SEED)
     tops = np.median(random.choice(top, (DRAWS, len(top))), axis=1)
     bottoms = np.median(random.choice(bottom, (DRAWS, len(bottom))), axis=1)
-    return Estimate(best, *(float(edge) for edge in np.percentile(tops / bottoms, [2.5, 97.5])))
+    return Estimate(best, *(float(edge) for edge in np.percentile(operation(tops, bottoms), [2.5, 97.5])))
 
 
 def typical(values):

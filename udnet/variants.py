@@ -124,11 +124,11 @@ def load_pytorch_compiled(threads, checkpoint):
     return TorchNetwork(torch.compile(inference_module(checkpoint)))
 
 
-def inference_module(path):
-    """The inference-only network with the weights of a checkpoint file."""
+def inference_module(path, form=None):
+    """The inference-only network with the weights of a checkpoint file; `form`: its class, where not the usual one."""
     from . import checkpoint, model
 
-    module = model.InferenceUDnet()
+    module = (form or model.InferenceUDnet)()
     checkpoint.load_into(module, checkpoint.read(path), source=path)
     return module
 
@@ -261,6 +261,8 @@ def find(name):
         return _from_file(Path(path), attribute)
     if name.startswith("load."):
         from .ladder import VARIANTS as known
+    elif name.startswith("lever."):
+        from .levers import VARIANTS as known
     else:
         known = VARIANTS
     if name not in known:

@@ -1,0 +1,146 @@
+"""The levers of whole-image runs: memory against time, and where nothing is better in both."""
+
+import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from . import levers as levers_of
+from . import plots, scaling
+from .memory import MIB
+from .plots import look
+from .scaling import NotEnoughData
+
+TILED = ("onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled")
+
+
+def levers(study):
+    """Peak memory against the time of a later picture, a point a lever, with the front of those that are exact."""
+    points = _points(study)
+    sizes = points.sort_values("pixels")["size"].unique()
+    figure, panels = plots.new(9.6, 4.6 * len(sizes) + 0.7, nrows=len(sizes), squeeze=False)
+    for axes, size in zip(panels.flat, sizes, strict=True):
+        _panel(axes, points[points["size"] == size], size)
+        _label(axes, points[points["size"] == size])
+    _legend(figure, panels[0, 0])
+    largest = points[points["size"] == sizes[-1]].set_index("variant")
+    runtimes = [name for name, together in levers_of.TOGETHER.items() if {name, together} <= set(largest.index)]
+    if not runtimes:
+        raise NotEnoughData("no levers together, or not what they are against")
+    less, longer = (
+        [largest[value][over(name)] / largest[value][under(name)] for name in runtimes]
+        for value, over, under in (
+            ("mib", str, levers_of.TOGETHER.get),
+            ("seconds", levers_of.TOGETHER.get, str),
+        )
+    )
+    names = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
+    said = " and ".join(
+        f"{factor:.1f} times less in {names[name]}" for name, factor in zip(runtimes, less, strict=True)
+    )
+    time = " and ".join(f"{factor:.1f}" for factor in longer)
+    plots.head(figure, f"At {sizes[-1]} the levers together need {said},\nin {time} times the time")
+    figure.alt = (
+        f"Peak memory of inference against seconds a later picture, a panel a size ({', '.join(sizes)}), a point a "
+        f"lever. At {sizes[-1]} the levers together need {said}, in {time} times the time. The front, from the fastest "
+        "to the leanest: "
+        + "; ".join(
+            f"{row.variant.removeprefix('lever.')} {row.mib:,.0f} MiB, {row.seconds:.2f} s"
+            for row in _front(largest.reset_index()).itertuples()
+        )
+    )
+    return figure
+
+
+def _points(study):
+    """A row a variant and size: medians and ranges of memory (MiB) and time; `exact`, `kind`."""
+    found = levers_of.read(study.folder)
+    if found is None:
+        raise NotEnoughData("the levers were not measured")
+    costs = found.costs[~found.costs.variant.str.contains("all-but")]
+    tiled = scaling.costs(study)
+    here = tiled.variant.isin(TILED) & tiled["size"].isin(costs["size"]) & (tiled.threads == scaling.THREADS)
+    costs = pd.concat([costs, tiled[here].assign(exact=True)]) if here.any() else costs
+    costs = costs.assign(mib=costs.peak_bytes / MIB)
+    groups = costs.groupby(["variant", "size"], sort=False)
+    points = groups.agg(
+        runtime=("runtime", "first"),
+        pixels=("pixels", "first"),
+        exact=("exact", "first"),
+        **{value: (value, "median") for value in ("mib", "seconds")},
+        **{f"{value}_{edge}": (value, edge) for value in ("mib", "seconds") for edge in ("min", "max")},
+    ).reset_index()
+    points["exact"] = points.exact.astype(bool)
+    return points
+
+
+def _panel(axes, points, size):
+    for row in points.itertuples():
+        colour = look(row.runtime)["color"]
+        axes.plot([row.seconds_min, row.seconds_max], [row.mib] * 2, color=colour, lw=0.6, alpha=0.6)
+        axes.plot([row.seconds] * 2, [row.mib_min, row.mib_max], color=colour, lw=0.6, alpha=0.6)
+        axes.plot(row.seconds, row.mib, ls="", **_style(row))
+    front = _front(points)
+    right = points.seconds_max.max() * 1.15
+    axes.step([*front.seconds, right], [*front.mib, front.mib.iloc[-1]], where="post", color="black", lw=0.9, zorder=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(points.seconds_min.min() / 1.15, right)
+    axes.set_ylim(points.mib_min.min() / 1.25, points.mib_max.max() * 1.25)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.set_major_formatter(FuncFormatter(plots.plain))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(LogLocator(subs=()))
+    axes.set_ylabel(f"peak memory of inference\nat {size}, MiB")
+    axes.set_xlabel(f"seconds a later picture ({scaling.THREADS} threads; medians, the lines are ranges)")
+
+
+def _style(row):
+    """How a point looks: its runtime's colour; hollow where the output differs; the tiled schedule's are diamonds."""
+    colour = look(row.runtime)["color"]
+    marker = "D" if row.variant in TILED else "s" if row.variant in levers_of.TOGETHER else "o"
+    return {
+        "marker": marker,
+        "ms": 7 if marker == "s" else 5,
+        "color": colour,
+        "mfc": colour if row.exact else "white",
+        "mew": 1,
+    }
+
+
+def _front(points):
+    """The exact points that no other exact one beats in both, from the fastest on."""
+    points = points[points.exact].sort_values(["seconds", "mib"])
+    return points[points.mib < points.mib.cummin().shift(fill_value=float("inf"))]
+
+
+def _legend(figure, axes):
+    handles = [
+        *(
+            axes.plot([], [], ls="", marker="o", ms=5, color=look(runtime)["color"], label=label)[0]
+            for runtime, label in (("pytorch", "PyTorch"), ("onnx", "ONNX Runtime"))
+        ),
+        axes.plot([], [], ls="", marker="s", ms=7, color="#555555", label="as it comes")[0],
+        axes.plot([], [], ls="", marker="o", ms=5, color="#555555", mfc="white", label="output differs")[0],
+        axes.plot([], [], ls="", marker="D", ms=5, color="#555555", label="tiled")[0],
+        axes.plot([], [], color="black", lw=0.9, label="front of the exact")[0],
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)
+
+
+def _label(axes, points):
+    """Name the points of the front, below which nothing is, and those that others are compared with."""
+    front = set(_front(points).variant)
+    named = points[points.variant.isin(front | {*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED})]
+    for row in named.itertuples():
+        on_front = row.variant in front
+        axes.annotate(
+            row.variant.removeprefix("lever."),
+            (row.seconds, row.mib),
+            xytext=(-5, -3) if on_front else (6, 3),
+            textcoords="offset points",
+            ha="right" if on_front else "left",
+            va="top" if on_front else "bottom",
+            fontsize=7.5,
+            color=look(row.runtime)["color"],
+            weight="bold" if on_front else "normal",
+        )

@@ -1,0 +1,96 @@
+"""What the levers of whole-image runs save, in tables and sentences whose every number is computed."""
+
+import pandas as pd
+
+from . import levers, scaling
+from .memory import MIB, mib
+from .scaling import Estimate
+
+NOT_MEASURED = "The levers were not measured in this study."
+LITTLE = 0.05  # of the peak that a lever is against: what saves less hardly helps
+NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
+
+
+def alone(study):
+    """Each lever alone, and where its runtime's others are there already: MiB saved and times the time, by size."""
+    found = levers.read(study.folder)
+    if found is None:
+        return NOT_MEASURED
+    saved = found.saved[found.saved.place != "together"]
+    rows = {}
+    for one in saved.itertuples():
+        row = rows.setdefault((NAMES[one.runtime], one.change), {})
+        row[one.size, f"saved {one.place}, MiB"] = f"{_in_mib(one.saved):,.0f}"
+        row[one.size, f"time {one.place}, times"] = f"{one.times:.2f}"
+    order = [
+        (size, f"{what} {place}, {unit}")
+        for size in saved.sort_values("pixels")["size"].unique()
+        for place in ("alone", "last")
+        for what, unit in (("saved", "MiB"), ("time", "times"))
+    ]
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=pd.MultiIndex.from_tuples(order))
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["runtime", "lever"])
+    return table.dropna(axis="columns", how="all").fillna("")
+
+
+def together(study):
+    """What the levers save together at the largest size, by runtime, and which of them need the others."""
+    found = levers.read(study.folder)
+    if found is None:
+        return NOT_MEASURED
+    here = found.saved[found.saved.pixels == found.saved.pixels.max()]
+    costs = found.costs[found.costs.pixels == found.costs.pixels.max()]
+    said = [_runtime(here[here.runtime == runtime], costs, runtime) for runtime in levers.TOGETHER]
+    if not any(said):
+        return NOT_MEASURED
+    return f"At {here['size'].iloc[0]}: " + " ".join(filter(None, said))
+
+
+def _runtime(saved, costs, runtime):
+    every = saved[(saved.variant == levers.TOGETHER[runtime]) & (saved.place == "together")]
+    if every.empty:
+        return ""
+    name = NAMES[runtime]
+    peaks = costs.groupby("variant").peak_bytes.median()
+    less = scaling.ratio(costs, "peak_bytes", costs.variant == runtime, costs.variant == levers.TOGETHER[runtime])
+    said = (
+        f"{name}'s levers together need {mib(peaks[levers.TOGETHER[runtime]])}, {less:.2f} times less than the "
+        f"{mib(peaks[runtime])} of {name} as it comes, and take {every.times.iloc[0]:.2f} times as long."
+    )
+    single = saved[(saved.place == "alone") & (saved.against == runtime) & saved.exact]
+    if len(single):
+        best = single.loc[single.saved.map(lambda one: one.best).idxmax()]
+        share = single.saved.map(lambda one: one.best) / peaks[runtime]
+        said += (
+            f" Alone, the one that saves most is *{best.change}* ({_in_mib(best.saved):,.0f} MiB); "
+            f"{(share < LITTLE).sum()} of {len(single)} save less than {LITTLE:.0%}, of which "
+            f"{(share < -LITTLE).sum()} need more than {LITTLE:.0%} more."
+        )
+    last = saved[(saved.place == "last") & (saved.variant == levers.TOGETHER[runtime])]
+    helps = last[last.saved.map(lambda one: one.best) >= LITTLE * peaks[levers.TOGETHER[runtime]]]
+    if len(last):
+        listed = ", ".join(f"*{one.change}* {_in_mib(one.saved):,.0f} MiB" for one in helps.itertuples())
+        rest = ", ".join(f"*{change}*" for change in last.change.drop(helps.index))
+        said += " Where the others are there already, there save " + (listed or "none as much as that")
+        said += f"; less than {LITTLE:.0%} of what is left: {rest}." if rest else "."
+    return said
+
+
+def less_exact(study):
+    """What half and 8-bit save at the largest size, in which time, and what they cost in PSNR."""
+    found = levers.read(study.folder)
+    if found is None:
+        return NOT_MEASURED
+    here = found.saved[(found.saved.pixels == found.saved.pixels.max()) & found.saved.psnr.notna()]
+    if here.empty:
+        return "No precision below float32 was measured in this study."
+    said = (
+        f"{one.change} on `{one.against}` saves {_in_mib(one.saved):,.0f} MiB and takes {one.times:.2f} times as long, "
+        f"at {one.psnr:.1f} dB"
+        for one in here.itertuples()
+    )
+    return f"At {here['size'].iloc[0]}, with the PSNR of the 8-bit output against float32's: " + "; ".join(said) + "."
+
+
+def _in_mib(estimate):
+    return Estimate(*(value / MIB for value in estimate))
