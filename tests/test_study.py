@@ -262,6 +262,18 @@ def test_a_trial_stopped_between_its_tables_is_run_again(grid, tmp_path):
     assert len(again.stages) == 4
 
 
+def test_a_study_names_the_code_of_all_its_trials(grid, tmp_path, monkeypatch):
+    path, out = grid(block("SAME", repeats=2)), tmp_path / "out"
+    for commit in ("1111111111", "2222222222"):
+        monkeypatch.setattr(study, "_commit", lambda commit=commit: commit)
+        study.run(path, out, progress=False)
+        assert study.read(out).machine["commit"] == "1111111111", "the second found nothing to do"
+    trials = pd.read_csv(out / "trials.csv")
+    trials[trials.trial != trials.trial.iloc[-1]].to_csv(out / "trials.csv", index=False)
+    study.run(path, out, progress=False)
+    assert study.read(out).machine["commit"] == "1111111111, 2222222222"
+
+
 # Refusals
 
 

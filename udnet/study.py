@@ -238,6 +238,10 @@ class _Tables:
         self.parity = old.parity.to_dict("records")
         # A trial that was stopped between its tables is run again: the main table, written last, knows it not.
         done = self.done
+        before = old.machine["commit"]
+        if {one.name for one in grid.trials} - done and machine["commit"] not in before:  # other code goes on
+            both = old.machine | {"commit": f"{before}, {machine['commit']}"}
+            files.write_text(known, json.dumps(both, indent=1) + "\n")
         self.timelines = [row for row in old.timelines.to_dict("records") if row["trial"] in done]
         self.stages = [row for row in old.stages.to_dict("records") if row["trial"] in done]
 
