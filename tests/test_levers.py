@@ -256,7 +256,9 @@ def test_the_table_of_levers(made_up):
 def test_what_helps_together(made_up):
     said = findings_levers.together(made_up)
     # by hand: 200 + 512 and 200 + 256 MiB; 50 + 1024 and 50 + 256
-    assert said.startswith("At 512x512: PyTorch's levers together need 456 MiB, 1.56 times less than the 712 MiB of ")
+    assert said.startswith(
+        "**Levers.** At 512x512: PyTorch's levers together need 456 MiB, 1.56 times less than the 712 MiB of "
+    )
     assert "take 0.50 times as long" in said
     assert f"there save *{levers.CHANGES['early']}* 128 MiB." in said
     assert "ONNX Runtime's levers together need 306 MiB, 3.51 times less than the 1,074 MiB" in said

@@ -43,7 +43,7 @@ def together(study):
     said = [_runtime(here[here.runtime == runtime], costs, runtime) for runtime in levers.TOGETHER]
     if not any(said):
         return NOT_MEASURED
-    return f"At {here['size'].iloc[0]}: " + " ".join(filter(None, said))
+    return f"**Levers.** At {here['size'].iloc[0]}: " + " ".join(filter(None, said))
 
 
 def _runtime(saved, costs, runtime):

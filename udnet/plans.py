@@ -24,7 +24,7 @@ SHAPES = ((512, 16), (512, 8))  # most columns of a strip, rows that enter at on
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
 # Rows of so many full-size maps pass through a strip, as measured: by pass, since a strip's arrays are there from when
 # they are first needed. The passes that are not named hold less than the one after them.
-PASSING = {"decode": 9, "normalise": 14, "finish": 18}
+PASSING = {"decode": 9, "normalise": 16, "finish": 18}
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 
