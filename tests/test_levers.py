@@ -96,6 +96,10 @@ def test_a_graph_by_name_is_in_the_cache_and_is_cleaned_away():
     assert checkpoint.read(path).keys() == checkpoint.read(checkpoint.find("seeded").path).keys()
 
 
+def test_a_graph_that_takes_no_smallest_picture_is_written():
+    assert checkpoint.prepared(checkpoint.find("seeded"), "onnx-stitched").is_file()
+
+
 def test_an_unknown_graph_is_one_line(tmp_path):
     with pytest.raises(export.ExportError, match=r"no graph 'none': choose from shared, split, "):
         export.export("seeded", tmp_path / "u.onnx", "none")

@@ -48,10 +48,10 @@ def export(weights_path, out, form=None):
     state = read(weights.path)
     model = _load(InferenceUDnet(), state, weights.name)
     written = _load(forms.exported(form)() if form else OnnxUDnet(), state, weights.name)
-    single = isinstance(written, forms.Folded)
+    single, smallest = (written.single, written.smallest) if form else (False, 16)
     with replacing(out) as part:
         write(written, part, single=single)
-        sizes = [size for size in EXPORT_SIZES if not single or size[0] == 1]
+        sizes = [one for one in EXPORT_SIZES if min(one[1:]) >= smallest and not (single and one[0] > 1)]
         size, difference = max(differences(model, part, sizes), key=lambda row: row[1])
         if not difference <= PARITY_LIMIT:
             raise ExportError(f"{out}: not written, it differs from PyTorch by {difference:.1e} at {size}")
