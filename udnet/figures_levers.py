@@ -10,6 +10,7 @@ from .plots import look
 from .scaling import NotEnoughData
 
 TILED = ("onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled")
+NAME = 100, 12  # pixels that a point's name takes
 
 
 def levers(study):
@@ -128,11 +129,17 @@ def _legend(figure, axes):
 
 
 def _label(axes, points):
-    """Name the points of the front, below which nothing is, and those that others are compared with."""
+    """Name the points of the front, below which nothing is, and those that others are compared with, as room allows."""
     front = set(_front(points).variant)
-    named = points[points.variant.isin(front | {*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED})]
-    for row in named.itertuples():
-        on_front = row.variant in front
+    first = [*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED, "onnx-lean"]
+    named = points[points.variant.isin(front | set(first) - {"onnx-lean"})]
+    named = named.assign(order=[first.index(one) if one in first else len(first) for one in named.variant])
+    taken = {True: [], False: []}  # heights of names left of their points, and right of them
+    for row in named.sort_values(["order", "mib"]).itertuples():
+        on_front, at = row.variant in front, axes.transData.transform((row.seconds, row.mib))
+        if any(abs(at[1] - other[1]) < NAME[1] and abs(at[0] - other[0]) < NAME[0] for other in taken[on_front]):
+            continue
+        taken[on_front].append(at)
         axes.annotate(
             row.variant.removeprefix("lever."),
             (row.seconds, row.mib),

@@ -61,10 +61,11 @@ def _runtime(saved, costs, runtime):
     if len(single):
         best = single.loc[single.saved.map(lambda one: one.best).idxmax()]
         share = single.saved.map(lambda one: one.best) / peaks[runtime]
+        more = (share < -LITTLE).sum()
         said += (
             f" Alone, the one that saves most is *{best.change}* ({_in_mib(best.saved):,.0f} MiB); "
-            f"{(share < LITTLE).sum()} of {len(single)} save less than {LITTLE:.0%}, of which "
-            f"{(share < -LITTLE).sum()} need more than {LITTLE:.0%} more."
+            f"{(share < LITTLE).sum()} of {len(single)} save less than {LITTLE:.0%}, and {more} of these "
+            f"{'needs' if more == 1 else 'need'} more than {LITTLE:.0%} more."
         )
     last = saved[(saved.place == "last") & (saved.variant == levers.TOGETHER[runtime])]
     helps = last[last.saved.map(lambda one: one.best) >= LITTLE * peaks[levers.TOGETHER[runtime]]]
