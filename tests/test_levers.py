@@ -264,9 +264,10 @@ def test_what_helps_together(made_up):
         "**Levers.** At 512x512: PyTorch's levers together need 456 MiB, 1.56 times less than the 712 MiB of "
     )
     assert "take 0.50 times as long" in said
-    assert f"there save *{levers.CHANGES['early']}* 128 MiB." in said
     assert "ONNX Runtime's levers together need 306 MiB, 3.51 times less than the 1,074 MiB" in said
-    assert "1 of 1 save less than 5%" in said
+    each = findings_levers.each(made_up)
+    assert f"there save *{levers.CHANGES['early']}* 128 MiB." in each
+    assert "1 of 1 save less than 5%, and 0 of these need" in each
     exact = findings_levers.less_exact(made_up)
     assert "float16 on `onnx` saves 896 MiB and takes 0.50 times as long, at 61.5 dB" in exact
 
@@ -284,6 +285,7 @@ def test_the_figure_states_the_front(made_up):
 
 def test_a_study_without_levers(tmp_path):
     done = fabricate(tmp_path / "study")
-    assert findings_levers.together(done) == findings_levers.alone(done) == findings_levers.NOT_MEASURED
+    found = [say(done) for say in (findings_levers.together, findings_levers.each, findings_levers.alone)]
+    assert found == [findings_levers.NOT_MEASURED] * 3
     with pytest.raises(scaling.NotEnoughData, match="the levers were not measured"):
         figures.draw("levers", study.read(done.folder))
