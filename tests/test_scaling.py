@@ -77,5 +77,6 @@ def test_a_ratio_of_medians_with_its_interval():
 def test_an_estimate_is_printed_with_its_interval():
     assert f"{scaling.Estimate(1.234, 1.2, 1.3):.2f}" == "1.23 (1.20 to 1.30)"
     assert f"{scaling.Estimate(1.234, np.nan, np.nan):.1f}" == "1.2"
+    assert f"{scaling.Estimate(-0.2, -1.2, 0.3):,.0f}" == "0 (-1 to 0)"
     assert f"{scaling.Estimate(1.234, 1.2, 1.24):.1f}" == "1.2", "an interval that rounds to its number says nothing"
     assert f"{scaling.Estimate(1.234, 1.2, 1.27):.1f}" == "1.2 (1.2 to 1.3)"

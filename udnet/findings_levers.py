@@ -28,6 +28,7 @@ def alone(study):
         for place in ("alone", "last")
         for what, unit in (("saved", "MiB"), ("time", "times"))
     ]
+    rows = dict(sorted(rows.items(), key=lambda row: list(NAMES.values()).index(row[0][0])))
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=pd.MultiIndex.from_tuples(order))
     table.index = pd.MultiIndex.from_tuples(table.index, names=["runtime", "lever"])
     return table.dropna(axis="columns", how="all").fillna("")

@@ -77,7 +77,7 @@ class Estimate(NamedTuple):
     high: float
 
     def __format__(self, form):
-        best, low, high = (format(one, form) for one in self)
+        best, low, high = (format(one, f"z{form}") for one in self)  # z: what rounds to zero has no sign
         return best if np.isnan(self.low) or low == best == high else f"{best} ({low} to {high})"
 
 
