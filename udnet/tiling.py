@@ -81,6 +81,7 @@ class TiledNetwork:
         found = plans.fit(height, width, self.threads, self.limit - self.floor)
         if found is None:
             least = self.floor + plans.leanest(height, width, self.threads).bytes
+            least = math.ceil(least / memory.MIB) * memory.MIB  # a limit that, given as it is said, is enough
             raise Error(f"{height}x{width} takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
