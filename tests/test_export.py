@@ -86,7 +86,7 @@ def test_it_is_exact_on_a_large_nearly_uniform_picture(exported, network):
 
 
 def test_an_export_that_differs_is_not_written(exported, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "write", lambda _, path: shutil.copy(exported, path))
+    monkeypatch.setattr(export, "write", lambda _, path, single: shutil.copy(exported, path))
     monkeypatch.setattr(export, "PARITY_LIMIT", 1e-9)
     monkeypatch.setattr(export, "EXPORT_SIZES", [(1, 16, 24)])
     with pytest.raises(ExportError, match=r"u\.onnx: not written, it differs from PyTorch by \S+ at 16x24"):
@@ -95,7 +95,7 @@ def test_an_export_that_differs_is_not_written(exported, weights, tmp_path, monk
 
 
 def test_an_output_that_is_not_finite_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "write", lambda *_: None)
+    monkeypatch.setattr(export, "write", lambda *_, single: None)
     monkeypatch.setattr(export, "differences", lambda *_: [("64x64", float("nan"))])
     with pytest.raises(ExportError, match="nan at 64x64"):
         export.export("seeded", tmp_path / "u.onnx")
