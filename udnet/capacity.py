@@ -54,7 +54,7 @@ class Model:
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
         if limit is None:
             return _leanest(height, width, self.threads)
-        return plans.fit(*_padded(height, width), self.threads, limit - self.fixed)
+        return plans.fit(*images.padded_size(height, width), self.threads, limit - self.fixed)
 
     def peak(self, height, width, limit=None):
         """The peak of the whole process that the model expects, in bytes.
@@ -114,11 +114,7 @@ def fit(rows):
 
 
 def _leanest(height, width, threads):
-    return plans.leanest(*_padded(height, width), threads)
-
-
-def _padded(height, width):
-    return (len(images.reflected(side)) for side in (height, width))
+    return plans.leanest(*images.padded_size(height, width), threads)
 
 
 def costs(done):

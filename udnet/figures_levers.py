@@ -5,6 +5,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from . import levers as levers_of
 from . import plots, scaling
+from .findings import NAMES
 from .memory import MIB
 from .plots import look
 from .scaling import NotEnoughData
@@ -23,21 +24,13 @@ def levers(study):
         _label(axes, points[points["size"] == size])
     _legend(figure, panels[0, 0])
     largest = points[points["size"] == sizes[-1]].set_index("variant")
-    runtimes = [name for name, together in levers_of.TOGETHER.items() if {name, together} <= set(largest.index)]
-    if not runtimes:
+    pairs = [pair for pair in levers_of.TOGETHER.items() if set(pair) <= set(largest.index)]
+    if not pairs:
         raise NotEnoughData("no levers together, or not what they are against")
-    less, longer = (
-        [largest[value][over(name)] / largest[value][under(name)] for name in runtimes]
-        for value, over, under in (
-            ("mib", str, levers_of.TOGETHER.get),
-            ("seconds", levers_of.TOGETHER.get, str),
-        )
-    )
-    names = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
     said = " and ".join(
-        f"{factor:.1f} times less in {names[name]}" for name, factor in zip(runtimes, less, strict=True)
+        f"{largest.mib[alone] / largest.mib[together]:.1f} times less in {NAMES[alone]}" for alone, together in pairs
     )
-    time = " and ".join(f"{factor:.1f}" for factor in longer)
+    time = " and ".join(f"{largest.seconds[together] / largest.seconds[alone]:.1f}" for alone, together in pairs)
     plots.head(figure, f"At {sizes[-1]} the levers together need {said},\nin {time} times the time")
     figure.alt = (
         f"Peak memory of inference against seconds a later picture, a panel a size ({', '.join(sizes)}), a point a "
@@ -52,7 +45,7 @@ def levers(study):
 
 
 def _points(study):
-    """A row a variant and size: medians and ranges of memory (MiB) and time; `exact`, `kind`."""
+    """A row a variant and size: medians and ranges of memory (MiB) and time; and `exact`."""
     found = levers_of.read(study.folder)
     if found is None:
         raise NotEnoughData("the levers were not measured")
@@ -118,7 +111,7 @@ def _legend(figure, axes):
     handles = [
         *(
             axes.plot([], [], ls="", marker="o", ms=5, color=look(runtime)["color"], label=label)[0]
-            for runtime, label in (("pytorch", "PyTorch"), ("onnx", "ONNX Runtime"))
+            for runtime, label in NAMES.items()
         ),
         axes.plot([], [], ls="", marker="s", ms=7, color="#555555", label="as it comes")[0],
         axes.plot([], [], ls="", marker="o", ms=5, color="#555555", mfc="white", label="output differs")[0],
@@ -131,10 +124,11 @@ def _legend(figure, axes):
 def _label(axes, points):
     """Name the points of the front, below which nothing is, and those that others are compared with, as room allows."""
     front = set(_front(points).variant)
-    first = [*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED, "onnx-lean"]
-    named = points[points.variant.isin(front | set(first) - {"onnx-lean"})]
+    compared = [*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED]
+    first = [*compared, "onnx-lean"]  # where names do not fit, these go before others
+    named = points[points.variant.isin([*compared, *front])]
     named = named.assign(order=[first.index(one) if one in first else len(first) for one in named.variant])
-    taken = {True: [], False: []}  # heights of names left of their points, and right of them
+    taken = {True: [], False: []}  # places of points with a name on their left, and on their right
     for row in named.sort_values(["order", "mib"]).itertuples():
         on_front, at = row.variant in front, axes.transData.transform((row.seconds, row.mib))
         if any(abs(at[1] - other[1]) < NAME[1] and abs(at[0] - other[0]) < NAME[0] for other in taken[on_front]):

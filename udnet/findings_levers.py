@@ -3,12 +3,12 @@
 import pandas as pd
 
 from . import levers, scaling
+from .findings import NAMES
 from .memory import MIB, mib
 from .scaling import Estimate
 
 NOT_MEASURED = "The levers were not measured in this study."
 LITTLE = 0.05  # of the peak that a lever is against: what saves less hardly helps
-NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
 
 
 def alone(study):

@@ -73,6 +73,11 @@ def reflected(side):
     return np.pad(np.arange(side), (0, max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) - side), mode="reflect")
 
 
+def padded_size(height, width):
+    """The sides of a picture as the network takes it."""
+    return tuple(len(reflected(side)) for side in (height, width))
+
+
 def to_pixels(batch, height, width):
     """The network's output as a picture: cropped to its top left, clipped to [0, 1], halves rounded up.
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from .memory import MIB
 
+SHARED = "session.use_env_allocators", "1"  # what a session asks with for the arena of `share_arena`
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -70,7 +72,8 @@ class OnnxKernels:
         import onnxruntime
 
         self.runtime, self.graphs = onnxruntime, graphs  # bytes by name
-        _share_arena()
+        # without it, what calls need for a moment lies in the heaps of two threads, whose holes move the peak by 20 MiB
+        share_arena(arena_extend_strategy=1)
 
     def begin_thread(self):
         """To be called in every thread that runs kernels: here a session knows its number of threads."""
@@ -86,7 +89,7 @@ class OnnxKernels:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry(*SHARED)
         weights = [np.ascontiguousarray(one, np.float32) for one in weights]
         values = [self.runtime.OrtValue.ortvalue_from_numpy(one) for one in weights]
         options.add_external_initializers(["weight", "bias", "last_weight", "last_bias"][: len(values)], values)
@@ -108,13 +111,10 @@ class OnnxKernels:
 
 
 @cache
-def _share_arena():
-    """One arena for all sessions that ask for it, grown by what is needed.
-
-    Without it, what calls need for a moment lies in the heaps of two threads, and their holes move the peak by 20 MiB.
-    """
+def share_arena(**settings):
+    """One arena with these settings of `OrtArenaCfg`, for all sessions that ask for it by `SHARED`."""
     import onnxruntime
 
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    as_requested = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
-    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kind), as_requested)
+    about = onnxruntime.OrtMemoryInfo("Cpu", *kind)
+    onnxruntime.create_and_register_allocator(about, onnxruntime.OrtArenaCfg(settings))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from . import allocators, memory
+from . import allocators, kernels, memory
 from .variants import OnnxNetwork, TorchNetwork, Variant, inference_module
 
 FOLDER = "levers"  # within the folder of the study that they belong to
@@ -129,10 +129,8 @@ def load_onnx(threads, path, levers=()):
             kind, _, member = value.partition(".") if isinstance(value, str) else ("", "", "")
             options[option] = getattr(getattr(onnxruntime, kind), member) if kind else value
         if name in ARENAS:  # the process's own arena, in place of the session's
-            kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-            about = onnxruntime.OrtMemoryInfo("Cpu", *kinds)
-            onnxruntime.create_and_register_allocator(about, onnxruntime.OrtArenaCfg(ARENAS[name]))
-            entries["session.use_env_allocators"] = "1"
+            kernels.share_arena(**ARENAS[name])
+            entries.update([kernels.SHARED])
     network = ShrinkingNetwork if "shrinking" in levers else OnnxNetwork
     return network(path, 1 if "one-thread" in levers else threads, entries, **options)
 

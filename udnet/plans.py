@@ -45,13 +45,13 @@ class Plan:
         pictures = 2 * 3 * self.height * self.width
         eighth = PIXEL * (self.height >> 3) * (self.width >> 3)
         moments = 4 * 8 * WIDTH * self.width
-        return pictures + eighth + moments + max(self._held(name) for name in PASSING)
-
-    def _held(self, name):
-        """By a pass: what all strips keep, and what those that run need besides."""
-        strips = [Windows(own, self.width).held(self.height, self.rows, kept)[name] for own, kept in self.strips]
-        kept, passing = zip(*strips, strict=True)
-        return sum(kept) + min(self.threads, len(strips)) * max(passing)
+        strips = [Windows(own, self.width).held(self.height, self.rows, kept) for own, kept in self.strips]
+        at_once = min(self.threads, len(strips))
+        held = 0
+        for name in PASSING:  # what all strips keep, and what those that run need besides
+            kept, passing = zip(*(strip[name] for strip in strips), strict=True)
+            held = max(held, sum(kept) + at_once * max(passing))
+        return pictures + eighth + moments + held
 
     @cached_property
     def multiply_adds(self):

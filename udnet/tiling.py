@@ -72,7 +72,7 @@ class TiledNetwork:
 
     def plan_for(self, pixels):
         """The `Plan` for a picture in bytes, height x width x 3."""
-        return self.plan(*(len(images.reflected(side)) for side in pixels.shape[:2]))
+        return self.plan(*images.padded_size(*pixels.shape[:2]))
 
     def plan(self, height, width):
         """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
