@@ -116,8 +116,8 @@ def test_every_lever_differs_from_a_variant_that_is_there():
         assert variants.find(one.variant).runtime == variants.find(one.against).runtime
     named = {name for one in levers.LEVERS for name in (one.variant, one.against)}
     assert set(levers.VARIANTS) <= named
-    with pytest.raises(Error, match=r"no variant 'lever\.nothing': choose from lever\.pytorch-early, "):
-        variants.find("lever.nothing")
+    with pytest.raises(Error, match=r"no variant 'lever\.onnx-togeter': did you mean lever\.onnx-together, "):
+        variants.find("lever.onnx-togeter")
 
 
 def test_finding_a_lever_imports_no_runtime_and_no_table():
@@ -222,6 +222,8 @@ def made_up(tmp_path):
         "onnx": (10, 50, 4096, 10),
         "lever.onnx-trimmed": (10, 50, 4096, 11),
         "lever.onnx-together": (10, 50, 1024, 15),
+        "lever.onnx-shared": (10, 50, 3072, 10),
+        "lever.onnx-split": (10, 50, 2048, 10),
         "lever.onnx-float16": (10, 50, 512, 5),
     }
     done = fabricate(tmp_path / "study", {"onnx-tiled": (10, 50, 256, 40)}, sides=(512,))
@@ -231,7 +233,7 @@ def made_up(tmp_path):
     trials["runtime"] = [variants.find(name).runtime for name in trials.variant]
     trials.loc[trials.phase == "import", "peak_bytes"] = 1
     trials.to_csv(path, index=False)
-    parity = pd.DataFrame({"variant": list(costs), "largest_difference": [1e-7] * 7 + [1e-3]})
+    parity = pd.DataFrame({"variant": list(costs), "largest_difference": [1e-7] * 9 + [1e-3]})
     parity.assign(weights="", height=264, width=136, error="").to_csv(
         done.folder / "levers" / "parity.csv", index=False
     )
@@ -251,23 +253,29 @@ def test_what_a_lever_saves_is_a_difference_of_medians(made_up):
 
 def test_the_table_of_levers(made_up):
     table = findings_levers.alone(made_up)
-    early = table.loc[("PyTorch", levers.CHANGES["early"])]
-    assert early["512x512", "saved alone, MiB"] == early["512x512", "saved last, MiB"] == "128"
-    assert table.loc[("ONNX Runtime", levers.CHANGES["trimmed"])]["256x256", "time alone, times"] == "1.10"
-    assert table.loc[("ONNX Runtime", levers.CHANGES["trimmed"])]["256x256", "saved last, MiB"] == ""
+    large, small = ("512x512, 2 runs each", "256x256, 2 runs each")
+    early = table.loc[("PyTorch", "pytorch-early", levers.CHANGES["early"])]
+    assert early[large, "saved alone, MiB"] == early[large, "saved last, MiB"] == "128"
+    trimmed = table.loc[("ONNX Runtime", "onnx-trimmed", levers.CHANGES["trimmed"])]
+    assert trimmed[small, "time alone, times"] == "1.10" and trimmed[small, "saved last, MiB"] == ""
+    split = table.loc[("ONNX Runtime", "onnx-split", levers.CHANGES["split"] + ", against onnx-shared")]
+    assert split[large, "saved alone, MiB"] == "256"
 
 
 def test_what_helps_together(made_up):
     said = findings_levers.together(made_up)
     # by hand: 200 + 512 and 200 + 256 MiB; 50 + 1024 and 50 + 256
     assert said.startswith(
-        "**Levers.** At 512x512: PyTorch's levers together need 456 MiB, 1.56 times less than the 712 MiB of "
+        "**Levers.** At 512x512, 2 runs each: PyTorch's levers together need 456 MiB, 1.56 times less than the "
+        "712 MiB of "
     )
     assert "take 0.50 times as long" in said
     assert "ONNX Runtime's levers together need 306 MiB, 3.51 times less than the 1,074 MiB" in said
     each = findings_levers.each(made_up)
     assert f"there save *{levers.CHANGES['early']}* 128 MiB." in each
-    assert "1 of 1 save less than 5%, and 0 of these need" in each
+    # early saves 128 of 712 MiB; trimmed nothing, the graphs 256 of 1,074 and of 818: they are against one another
+    assert "0 of 1 save less than 5% of what they are against, and 0 of these need" in each
+    assert "1 of 3 save less than 5%" in each
     exact = findings_levers.less_exact(made_up)
     assert "float16 on `onnx` saves 896 MiB and takes 0.50 times as long, at 61.5 dB" in exact
 

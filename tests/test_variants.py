@@ -62,7 +62,7 @@ def test_a_variant_of_ones_own():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("onxx", "no variant 'onxx': choose from pytorch-published, pytorch,"),
+        ("onxx", "no variant 'onxx': did you mean onnx, "),
         ("", "no variant ''"),
         ("absent.py:NAME", "no Python file absent.py"),
         (f"{REPO}:NAME", "no Python file"),

@@ -118,12 +118,15 @@ def _count(text):
 
 
 def _bytes(text):
-    from .memory import parse_bytes
+    from .memory import MIB, parse_bytes
 
     try:
-        return parse_bytes(text)
+        size = parse_bytes(text)
     except Error as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    if size < MIB:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1 MiB: give a unit, as in 512MiB")
+    return size
 
 
 # --- the commands ---
@@ -190,6 +193,7 @@ def _as_text(one, repeat, result):
     from .memory import MIB
 
     lines = [f"{one.variant} {one.height}x{one.width}, {one.threads} threads, repeat {repeat}: {result.status}"]
+    lines += [result.error] if result.error else []
     lines.append(f"{'phase':12} {'seconds':>9} {'end MiB':>9} {'private':>9} {'peak MiB':>9}")
     for row in result.rows:
         if "peak_bytes" in row:
@@ -197,7 +201,7 @@ def _as_text(one, repeat, result):
             lines.append(
                 f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
             )
-    return "\n".join(lines + ([result.error] if result.error else []))
+    return "\n".join(lines)
 
 
 def plan(arguments):
@@ -212,8 +216,9 @@ def plan(arguments):
     done = read(arguments.study or PUBLISHED)
     table = capacity.plan(arguments.limit, size, done)
     if table.empty:
-        least = capacity.plan(None, size or (16, 16), done).peak_bytes.min()
-        print(f"Nothing keeps within {mib(arguments.limit)}: {arguments.size or 'any picture'} takes {mib(least)}.")
+        least = capacity.plan(None, size or (16, 16), done).limit_bytes.min()
+        wanted = f"{arguments.size} takes" if size else "any picture takes"
+        print(f"udnet: nothing keeps within {mib(arguments.limit)}: {wanted} a limit of {mib(least)}", file=sys.stderr)
         return 1
     print(capacity.as_text(table))
     return 0
@@ -275,11 +280,12 @@ def clean(arguments):
 
 
 def variants(arguments):
-    """List the ways to run the model."""
-    from .variants import VARIANTS
+    """List the ways to run the model: those that are compared, the rungs of loading, the levers of whole-image runs."""
+    from .variants import family
 
-    for one in VARIANTS.values():
-        print(f"{one.name:18} {one.runtime:8} {one.schedule:6} {one.summary}")
+    for name in ("", "load", "lever"):
+        for one in family(name).values():
+            print(f"{one.name:34} {one.runtime:8} {one.schedule:6} {one.summary}")
 
 
 def claims(arguments):

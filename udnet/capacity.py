@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from tqdm import tqdm
 
-from . import guard, images, memory, plans, scaling, study, trial, variants
+from . import guard, images, kernels, memory, plans, scaling, study, trial, variants
 from .memory import MIB
 
 PROOF = {"10% over": (1.10, "ok"), "25% under": (0.75, "oom")}  # of what is predicted to be counted: what should happen
@@ -26,6 +27,7 @@ PROVED = (  # sizes that no grid has
 )
 FILE = "capacity.csv"
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
+BESIDE = 10 * MIB  # what photographs being read and written take beside a trial's process (measured: 8 to 9)
 BEYOND = 2  # times the largest side measured: so far a line is followed
 COLUMNS = ("variant", "height", "width", "threads", "predicted_bytes", "case", "limit_bytes", "expected", "status")
 
@@ -42,19 +44,24 @@ class Model:
     files: float  # bytes of the peak that are mapped from files
     excess: float  # how far, relatively, a size's peak was above the model at the most
     measured: float  # the most pixels that it was fitted to
-    seconds_fixed: float
-    seconds_slope: float  # seconds a pixel, or a multiply-add where the schedule is tiled
+    work: tuple  # of the sizes that were timed: pixels, or a plan's multiply-adds where the schedule is tiled
+    rates: tuple  # seconds for each of those
 
     @property
     def tiled(self):
         """Whether it is a plan that decides."""
         return variants.find(self.variant).schedule == "tiled"
 
+    @property
+    def floor(self):
+        """What a tiled schedule plans on top of, in bytes, as it takes it to be itself (see `tiling`)."""
+        return self.loading + kernels.RUNTIMES[variants.find(self.variant).runtime].START
+
     def plan(self, height, width, limit=None):
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
         if limit is None:
             return _leanest(height, width, self.threads)
-        return plans.fit(*images.padded_size(height, width), self.threads, limit - self.fixed)
+        return plans.fit(*images.padded_size(height, width), self.threads, plans.usable(limit) - self.floor)
 
     def peak(self, height, width, limit=None):
         """The peak of the whole process that the model expects, in bytes.
@@ -67,50 +74,68 @@ class Model:
         plan = self.plan(height, width, limit)
         return self.fixed + plan.bytes if plan else np.nan
 
-    def seconds(self, height, width, limit=None):
-        """The seconds that the first picture of a size takes."""
-        if not self.tiled:
-            return self.seconds_fixed + self.seconds_slope * height * width
-        plan = self.plan(height, width, limit)
-        return self.seconds_slope * plan.multiply_adds if plan else np.nan
+    def limit(self, height, width):
+        """The least limit for a picture, in bytes: with room for steps above a line, and for what is beside the model.
 
-    def fits(self, height, width, limit):
-        """Whether a picture keeps within a limit, in bytes; steps above a line are allowed for."""
-        allowed = 1.0 if self.tiled else 1 + max(0.0, self.excess)
-        return bool(self.peak(height, width) * allowed <= limit)
+        nan where the whole image is too far beyond what was measured.
+        """
+        if self.tiled:
+            needed = self.floor + self.plan(height, width).bytes
+        else:
+            needed = self.peak(height, width) * (1 + max(0.0, self.excess))
+        return plans.limit_for(needed) + BESIDE if needed == needed else np.nan
+
+    def seconds(self, height, width, limit=None):
+        """The seconds that the first picture of a size takes: between the sizes that were timed, by their rates."""
+        work = height * width
+        if self.tiled:
+            plan = self.plan(height, width, limit)
+            work = plan.multiply_adds if plan else np.nan
+        return float(work * np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates))))
 
 
 def models(done, threads=scaling.THREADS):
     """The `Model` of every variant of a study that it knows well enough, by name."""
-    measured, found = scaling.costs(done), {}
-    for name, rows in measured[measured.threads == threads].groupby("variant"):
-        if "@" in name or "+" in name or ":" in name:
-            continue
+    return _models(_measured(done, threads))
+
+
+def _measured(done, threads):
+    """The rows of `costs` on so many threads, of variants that run as they are."""
+    measured = costs(done)
+    return measured[(measured.threads == threads) & ~measured.variant.str.contains("[+:]")]
+
+
+def _models(measured):
+    found = {}
+    for name, rows in measured[~measured.variant.str.contains("@")].groupby("variant"):
         try:
             found[name] = fit(rows)
         except scaling.NotEnoughData:
             continue
     if not found:
-        raise scaling.NotEnoughData(f"no variant at {scaling.SIZES} sizes on {threads} threads")
+        raise scaling.NotEnoughData(f"no variant at {scaling.SIZES} sizes")
     return found
 
 
 def fit(rows):
-    """The `Model` of one variant from its rows of `scaling.costs`."""
-    name, threads = rows.variant.iloc[0], int(rows.threads.iloc[0])
+    """The `Model` of one variant from its rows of `costs`: its peak by the study's own, its time by all of them."""
+    name, threads, own = rows.variant.iloc[0], int(rows.threads.iloc[0]), rows[~rows.large]
+    work = rows.pixels
     if variants.find(name).schedule != "tiled":
-        line, time = scaling.fit(rows), scaling.fit(rows, "first_seconds")
-        about = line.fixed, line.slope, rows.file_bytes.median(), line.excess, rows.pixels.max()
-        return Model(name, threads, rows.load_peak_bytes.median(), *about, max(0.0, time.fixed), time.slope)
-    if rows.pixels.nunique() < 2:
+        line = scaling.fit(own)
+        fixed, slope, excess = line.fixed, line.slope, line.excess
+    elif own.pixels.nunique() < 2:
         raise scaling.NotEnoughData(f"{name} at one size alone")
-    least = [_leanest(row.height, row.width, threads) for row in rows.itertuples()]
-    held, computed = np.array([one.bytes for one in least]), np.array([one.multiply_adds for one in least])
-    fixed = float((rows.process_peak_bytes - held).median())
-    excess = float((rows.process_peak_bytes / (fixed + held) - 1).max())
-    rate = float((rows.first_seconds / computed).median())
-    about = fixed, 0.0, rows.file_bytes.median(), excess, rows.pixels.max()
-    return Model(name, threads, rows.load_peak_bytes.median(), *about, 0.0, rate)
+    else:
+        least = {size: _leanest(*size, threads) for size in set(zip(rows.height, rows.width, strict=True))}
+        held = np.array([least[size].bytes for size in zip(own.height, own.width, strict=True)])
+        fixed, slope = float((own.process_peak_bytes - held).median()), 0.0
+        excess = float((own.process_peak_bytes / (fixed + held) - 1).max())
+        work = [least[size].multiply_adds for size in zip(rows.height, rows.width, strict=True)]
+    seconds = rows.groupby(np.asarray(work, float)).first_seconds.median()
+    loading, files = own.load_peak_bytes.median(), own.file_bytes.median()
+    about = own.pixels.max(), tuple(seconds.index), tuple(seconds / seconds.index)
+    return Model(name, threads, loading, fixed, slope, files, excess, *about)
 
 
 def _leanest(height, width, threads):
@@ -118,34 +143,38 @@ def _leanest(height, width, threads):
 
 
 def costs(done):
-    """The rows of `scaling.costs` of a study, those with large pictures included."""
-    large = done.folder / LARGE
-    frames = [scaling.costs(one) for one in (done, *([study.read(large)] if large.exists() else []))]
+    """The rows of `scaling.costs` of a study, and those with large pictures, which the column `large` marks."""
+    frames, large = [scaling.costs(done).assign(large=False)], done.folder / LARGE
+    if large.exists():
+        frames.append(scaling.costs(study.read(large)).assign(large=True))
     return pd.concat(frames, ignore_index=True)
 
 
 def held_out(done, threads=scaling.THREADS):
-    """Each peak as predicted without it, against what was measured: a row a variant and size.
+    """Each peak and time as predicted without it, against what was measured: a row a variant and size.
 
-    A size of the study from its other sizes; a large picture, and a plan for a limit, from the study's own sizes.
+    A size from its variant's other sizes, peaks from the study's own alone; a plan for a limit from all sizes. Columns:
+    variant, height, width; `measured_bytes`, `predicted_bytes`, `error` (relative) and the same of `seconds`.
     """
-    known, own = models(done, threads), scaling.costs(done)
-    rows, measured = [], costs(done)
-    measured = measured[(measured.threads == threads) & ~measured.variant.str.contains("[+:]")]
+    measured = _measured(done, threads)
+    known, rows = _models(measured), []
     for (variant, height, width), here in measured.groupby(["variant", "height", "width"], sort=False):
         name, _, limit = variant.partition("@")
         if name not in known:
             continue
-        others = (own.variant == name) & (own.threads == threads) & ((own.height != height) | (own.width != width))
+        others = measured[(measured.variant == name) & ((measured.height != height) | (measured.width != width))]
         try:
-            model = known[name] if limit else fit(own[others])
+            model = known[name] if limit else fit(others)
         except scaling.NotEnoughData:
             continue
-        peak = here.process_peak_bytes.median()
-        predicted = model.peak(height, width, memory.parse_bytes(limit) if limit else None)
-        rows.append((variant, height, width, peak, predicted, predicted / peak - 1))
-    table = pd.DataFrame(rows, columns=["variant", "height", "width", "measured_bytes", "predicted_bytes", "error"])
-    return table.dropna(ignore_index=True)
+        size = (height, width, memory.parse_bytes(limit) if limit else None)
+        about = here.process_peak_bytes.median(), model.peak(*size), here.first_seconds.median(), model.seconds(*size)
+        rows.append((variant, height, width, *about))
+    columns = ["measured_bytes", "predicted_bytes", "measured_seconds", "predicted_seconds"]
+    table = pd.DataFrame(rows, columns=["variant", "height", "width", *columns]).dropna(ignore_index=True)
+    table["error"] = table.predicted_bytes / table.measured_bytes - 1
+    table["seconds_error"] = table.predicted_seconds / table.measured_seconds - 1
+    return table
 
 
 # --- asked both ways ---
@@ -154,9 +183,10 @@ def held_out(done, threads=scaling.THREADS):
 def plan(limit=None, size=None, done=None, threads=scaling.THREADS):
     """What fits, as a table: the largest picture for a `limit` in bytes, the least limit for a `size`, or for both.
 
-    `size`: (height, width). Columns: variant, height, width, peak_bytes (whole process), counted_bytes (what a control
-    group counts of it), seconds (the first picture of its size); the fastest first, or with a limit alone the largest.
-    An empty table says that nothing fits.
+    `size`: (height, width). Columns: variant, height, width, limit_bytes (the least limit for that picture), peak_bytes
+    (of the whole process, by the plan for the limit that is given), counted_bytes (what a control group counts of the
+    peak), seconds (the first picture of its size); the fastest first, or with a limit alone the largest. An empty table
+    says that nothing fits.
     """
     if limit is None and size is None:
         raise ValueError("give a limit, a size, or both")
@@ -167,18 +197,15 @@ def among(known, limit=None, size=None):
     """The table of `plan` for `models` that are known already: for those who ask more than once."""
     rows = []
     for model in known.values():
-        if size is None:
-            side = _largest(model, limit)
-            shape = (side, side)
-        else:
-            shape = size
-        if limit is not None and not (shape[0] and model.fits(*shape, limit)):
+        shape = size or (_largest(model, limit),) * 2
+        least = model.limit(*shape) if shape[0] else np.nan
+        if np.isnan(least) or (limit is not None and least > limit):
             continue
-        peak = model.peak(*shape, limit)
-        if np.isnan(peak):
-            continue
-        rows.append((model.variant, *shape, peak, peak - model.files, model.seconds(*shape, limit)))
-    table = pd.DataFrame(rows, columns=["variant", "height", "width", "peak_bytes", "counted_bytes", "seconds"])
+        about = (*shape, None if limit is None else limit - BESIDE)
+        peak = model.peak(*about)
+        rows.append((model.variant, *shape, least, peak, peak - model.files, model.seconds(*about)))
+    names = ["variant", "height", "width", "limit_bytes", "peak_bytes", "counted_bytes", "seconds"]
+    table = pd.DataFrame(rows, columns=names)
     if size is None:
         return table.sort_values(["height", "seconds"], ascending=[False, True], ignore_index=True)
     return table.sort_values("seconds", ignore_index=True)
@@ -189,8 +216,8 @@ def _largest(model, limit):
 
     From above, side by side: a tiled variant's peak falls where a picture is cut into more strips.
     """
-    sides = range(int(images.MAX_PIXELS**0.5) // 8 * 8, 0, -8)
-    return next((side for side in sides if model.fits(side, side, limit)), 0)
+    most = min(images.MAX_PIXELS, limit / plans.ALWAYS) ** 0.5
+    return next((side for side in range(int(most) // 8 * 8, 0, -8) if model.limit(side, side) <= limit), 0)
 
 
 # --- proof ---
@@ -238,14 +265,20 @@ def read(folder):
 
 
 def as_text(table):
-    """A table of `plan` for a terminal."""
-    shown = pd.DataFrame(
-        {
-            "variant": table.variant,
-            "picture": table.height.astype(str) + "x" + table.width.astype(str),
-            "peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
-            "counted, MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
-            "seconds": table.seconds.map("{:,.1f}".format),
-        }
+    """A table of `plan` for a terminal; limits beyond this machine's memory are marked."""
+    installed = psutil.virtual_memory().total
+    over = table.limit_bytes > installed
+    columns = {
+        "variant": table.variant,
+        "picture": table.height.astype(str) + "x" + table.width.astype(str),
+        "least limit, MiB": np.ceil(table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
+        "peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
+        "counted, MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
+        "seconds": table.seconds.map("{:,.1f}".format),
+    }
+    lines = [pd.DataFrame(columns).to_string(index=False)]
+    lines += [f"* more than this machine's {memory.mib(installed)}"] if over.any() else []
+    lines.append(
+        "peak: the whole process's; counted: what a control group counts of it, files that are mapped left out"
     )
-    return shown.to_string(index=False)
+    return "\n".join(lines)

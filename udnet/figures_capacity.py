@@ -1,5 +1,7 @@
 """Figures of what fits where: every variant's peak up to 8K, and how well sizes are predicted."""
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
@@ -11,6 +13,7 @@ from .plots import look
 from .scaling import NotEnoughData
 
 SIDES = 16 * np.unique(np.geomspace(16, 360, 91).round().astype(int))  # 256 to 5760, as many pixels as 8K
+LIMITED = (":", "none"), ("-.", "left"), ((0, (1, 3)), "top")  # line and filling of plans for a limit, by its order
 NAMED = {"8K": 4320 * 7680, "4K": 2160 * 3840, "1080p": 1080 * 1920}
 
 
@@ -18,16 +21,17 @@ def sizes(study):
     """Peak of the whole process against size for all variants, up to 8K, beside the machine's memory and the floor."""
     models, costs = capacity.models(study), capacity.costs(study)
     costs = costs[(costs.threads == scaling.THREADS) & (costs.side >= SIDES[0])]
-    limits = sorted({name for name in costs.variant if "@" in name and name.partition("@")[0] in models})
+    limited = _limited([name for name in costs.variant.unique() if name.partition("@")[0] in models])
     figure, axes = plots.new(9.6, 6.2)
-    for name in [*plots.order(models), *limits]:
+    for name in [*plots.order(models), *limited]:
         base, _, limit = name.partition("@")
-        model, style, line = models[base], look(base), ":" if limit else "-"
+        line, fill = limited.get(name, ("-", "full"))
+        model, style = models[base], look(base) | {"fillstyle": fill}
         measured = costs[costs.variant == name].groupby("side").process_peak_bytes.median() / MIB
         limit = parse_bytes(limit) if limit else None
         peaks = np.array([model.peak(side, side, limit) for side in SIDES]) / MIB
         axes.plot(SIDES, peaks, lw=1.4, ls=line, color=style["color"])
-        axes.plot(measured.index, measured, ls="", mec="none", **style)
+        axes.plot(measured.index, measured, ls="", **style)
         axes.plot([], [], label=name, ls=line, **style)
     memory = study.machine["memory_bytes"]
     axes.axhline(memory / MIB, color="black", lw=1.2)
@@ -79,9 +83,10 @@ def predictions(study):
     figure, (left, right) = plots.new(9.8, 4.4, ncols=2, width_ratios=[1.6, 1])
     left.axhspan(-WITHIN, WITHIN, color="#009E73", alpha=0.10, lw=0)
     left.axhline(0, color="black", lw=0.8)
+    limited = _limited(table.variant.unique())
     for name in plots.order(table.variant.unique()):
-        rows = table[table.variant == name]
-        left.plot(rows.side, rows.error, ls="", mfc="white" if "@" in name else None, label=name, **look(name))
+        rows, fill = table[table.variant == name], limited.get(name, ("", "full"))[1]
+        left.plot(rows.side, rows.error, ls="", label=name, fillstyle=fill, **look(name))
     plots.side_axis(left, table.side)
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     left.set_ylabel("predicted, against measured")
@@ -111,3 +116,10 @@ def predictions(study):
         f"{worst.variant} at {worst.height}x{worst.width}. Right: runs under real limits; {proved}."
     )
     return figure
+
+
+def _limited(names):
+    """Line and filling of the variants with a limit, by their names in the order of the limits."""
+    size = {name: parse_bytes(name.partition("@")[2]) for name in names if "@" in name}
+    looks = dict(zip(sorted(set(size.values())), cycle(LIMITED)))
+    return {name: looks[size[name]] for name in sorted(size, key=lambda name: (size[name], name))}

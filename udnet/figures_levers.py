@@ -84,7 +84,8 @@ def _panel(axes, points, size):
         axis.set_major_formatter(FuncFormatter(plots.plain))
         axis.set_minor_formatter(NullFormatter())
         axis.set_minor_locator(LogLocator(subs=()))
-    axes.set_ylabel(f"peak memory of inference\nat {size}, MiB")
+    axes.set_title(size)
+    axes.set_ylabel("peak memory of inference, loading left out, MiB")
     axes.set_xlabel(f"seconds a later picture ({scaling.THREADS} threads; medians, the lines are ranges)")
 
 

@@ -14,6 +14,16 @@ MIDDLE, LARGE = 256, 1024  # sides of the report's first picture, and of the lar
 NAMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
 
 
+class Missing(str):
+    """A sentence in place of a table that a study has too little for; a notebook sets it as prose."""
+
+    def _repr_markdown_(self):
+        return f"*{self}*"
+
+
+NOT_MEASURED = Missing("Too little of this was measured in this study.")
+
+
 def sentences(study):
     """The findings, a sentence each, in Markdown; those that a small study cannot support are left out."""
     costs = scaling.costs(study)

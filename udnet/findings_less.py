@@ -66,8 +66,9 @@ def _measured(study, stored, best):
         f"Measured, a lean session takes {said[first]} bytes a pixel for the first picture of a size, "
         f"{first.slope / stored - 1:+.1%} against the file's order, and {said[lean]} with later ones. The default "
         f"session takes {said[default]}: the lean one's settings save {default.slope - lean.slope:,.0f} of it. PyTorch "
-        f"takes {said[torch]}, by operations of its own, not this graph's. That is {lean.slope / best:.2f}, "
-        f"{default.slope / best:.2f} and {torch.slope / best:.2f} times the best order."
+        f"takes {said[torch]}, by operations of its own, not this graph's. Over the best order that is "
+        f"{lean.slope / best:.2f} times for the lean session, {default.slope / best:.2f} for the default one and "
+        f"{torch.slope / best:.2f} for PyTorch."
     )
 
 

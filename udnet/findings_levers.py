@@ -3,55 +3,73 @@
 import pandas as pd
 
 from . import levers, scaling
-from .findings import NAMES
+from .findings import NAMES, NOT_MEASURED
 from .memory import MIB, mib
 from .scaling import Estimate
 
-NOT_MEASURED = "The levers were not measured in this study."
 LITTLE = 0.05  # of the peak that a lever is against: what saves less hardly helps
 
 
 def alone(study):
-    """Each lever alone, and where its runtime's others are there already: MiB saved and times the time, by size."""
+    """Each lever alone, and where its runtime's others are there already: MiB saved and times the time, by size.
+
+    By its variant's name; a graph that adds to another is against that one.
+    """
     found = levers.read(study.folder)
     if found is None:
         return NOT_MEASURED
-    saved = found.saved[found.saved.place != "together"]
+    saved = found.saved[found.saved.place != "together"].sort_values("pixels", kind="stable")
+    first = saved[saved.place == "alone"].drop_duplicates(["runtime", "change"]).set_index(["runtime", "change"])
+    runs = found.costs.groupby(["size", "variant"]).size().groupby("size").max()
+    headings = {size: f"{size}, {_runs(runs[size])}" for size in saved["size"]}
     rows = {}
     for one in saved.itertuples():
-        row = rows.setdefault((NAMES[one.runtime], one.change), {})
-        row[one.size, f"saved {one.place}, MiB"] = f"{_in_mib(one.saved):,.0f}"
-        row[one.size, f"time {one.place}, times"] = f"{one.times:.2f}"
+        name, against = first.loc[(one.runtime, one.change), ["variant", "against"]]
+        words = one.change + (f", against {_short(against)}" if against != one.runtime else "")
+        row = rows.setdefault((NAMES[one.runtime], _short(name), words), {})
+        row[headings[one.size], f"saved {one.place}, MiB"] = f"{_in_mib(one.saved):,.0f}"
+        row[headings[one.size], f"time {one.place}, times"] = f"{one.times:.2f}"
     order = [
-        (size, f"{what} {place}, {unit}")
-        for size in saved.sort_values("pixels")["size"].unique()
+        (heading, f"{what} {place}, {unit}")
+        for heading in headings.values()
         for place in ("alone", "last")
         for what, unit in (("saved", "MiB"), ("time", "times"))
     ]
     rows = dict(sorted(rows.items(), key=lambda row: list(NAMES.values()).index(row[0][0])))
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=pd.MultiIndex.from_tuples(order))
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["runtime", "lever"])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["runtime", "variant", "lever"])
     return table.dropna(axis="columns", how="all").fillna("")
+
+
+def _short(name):
+    return name.removeprefix("lever.")
 
 
 def together(study):
     """What the levers save together at the largest size, by runtime."""
-    return _said(study, _together, "**Levers.** At {}: ")
+    return _said(study, _together, "**Levers.** ")
 
 
 def each(study):
     """Which levers save alone at the largest size, and which where the others are there already, by runtime."""
-    return _said(study, _each, "At {}: ")
+    return _said(study, _each)
 
 
-def _said(study, say, opening):
+def _said(study, say, opening=""):
     found = levers.read(study.folder)
     if found is None:
         return NOT_MEASURED
     here = found.saved[found.saved.pixels == found.saved.pixels.max()]
     costs = found.costs[found.costs.pixels == found.costs.pixels.max()]
+    runs = costs.groupby("variant").size().max()
     said = [say(here[here.runtime == runtime], costs, runtime) for runtime in levers.TOGETHER]
-    return opening.format(here["size"].iloc[0]) + " ".join(filter(None, said)) if any(said) else NOT_MEASURED
+    if not any(said):
+        return NOT_MEASURED
+    return f"{opening}At {here['size'].iloc[0]}, {_runs(runs)}: " + " ".join(filter(None, said))
+
+
+def _runs(count):
+    return f"{count} run{'s' if count > 1 else ''} each"
 
 
 def _together(saved, costs, runtime):
@@ -68,24 +86,25 @@ def _together(saved, costs, runtime):
 
 def _each(saved, costs, runtime):
     peaks = costs.groupby("variant").peak_bytes.median()
-    single = saved[(saved.place == "alone") & (saved.against == runtime) & saved.exact]
-    last = saved[(saved.place == "last") & (saved.variant == levers.TOGETHER[runtime])]
+    saved = saved[saved.exact]
+    saved = saved.assign(
+        best=[one.best for one in saved.saved], share=[one.best for one in saved.saved] / saved.against.map(peaks)
+    )
+    single, last = saved[saved.place == "alone"], saved[saved.place == "last"]
     said = ""
     if len(single):
-        best = single.loc[single.saved.map(lambda one: one.best).idxmax()]
-        share = single.saved.map(lambda one: one.best) / peaks[runtime]
-        more = (share < -LITTLE).sum()
+        best, more = single.loc[single.best.idxmax()], (single.share < -LITTLE).sum()
         said = (
-            f"{NAMES[runtime]}'s lever that saves most alone is *{best.change}* ({_in_mib(best.saved):,.0f} MiB); "
-            f"{(share < LITTLE).sum()} of {len(single)} save less than {LITTLE:.0%}, and {more} of these "
-            f"{'needs' if more == 1 else 'need'} more than {LITTLE:.0%} more."
+            f"{NAMES[runtime]}'s exact lever that saves most alone is *{best.change}* ({_in_mib(best.saved):,.0f} "
+            f"MiB); {(single.share < LITTLE).sum()} of {len(single)} save less than {LITTLE:.0%} of what they are "
+            f"against, and {more} of these {'needs' if more == 1 else 'need'} more than {LITTLE:.0%} more."
         )
     if len(last):
-        helps = last[last.saved.map(lambda one: one.best) >= LITTLE * peaks[levers.TOGETHER[runtime]]]
+        helps = last[last.share >= LITTLE]
         listed = ", ".join(f"*{one.change}* {_in_mib(one.saved):,.0f} MiB" for one in helps.itertuples())
         rest = ", ".join(f"*{change}*" for change in last.change.drop(helps.index))
         said += " Where the others are there already, there save " + (listed or "none as much as that")
-        said += f"; less than {LITTLE:.0%} of what is left: {rest}." if rest else "."
+        said += f"; less than {LITTLE:.0%}: {rest}." if rest else "."
     return said
 
 
@@ -96,7 +115,7 @@ def less_exact(study):
         return NOT_MEASURED
     here = found.saved[(found.saved.pixels == found.saved.pixels.max()) & found.saved.psnr.notna()]
     if here.empty:
-        return "No precision below float32 was measured in this study."
+        return NOT_MEASURED
     said = (
         f"{one.change} on `{one.against.removeprefix('lever.')}` {_saves(one.saved)} and takes {one.times:.2f} times "
         f"as long, at {one.psnr:.1f} dB"

@@ -110,6 +110,9 @@ class OnnxKernels:
         return Kernel(run, weights[0].shape[1], len(weights[-1]))
 
 
+RUNTIMES = {"pytorch": TorchKernels, "onnx": OnnxKernels}
+
+
 @cache
 def share_arena(**settings):
     """One arena with these settings of `OrtArenaCfg`, for all sessions that ask for it by `SHARED`."""

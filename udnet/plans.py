@@ -4,15 +4,18 @@ A plan trades memory for time: what a strip does not keep, it computes again in 
 that computes least within a budget of bytes.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from .memory import MIB
 from .streams import beneath, doubled, widened
 
 WIDTH = 64  # channels of every map
 CONV = 9 * WIDTH  # multiply-adds a pixel and a channel of the input
 PIXEL = 4 * WIDTH  # bytes a pixel of a map
+ALWAYS = 2 * 3 + PIXEL // 8**2  # bytes a pixel that every plan holds: the two pictures, and the map at an eighth
 
 # What a strip keeps from pass to pass besides its part of the map at an eighth; each adds to the one before.
 NOTHING = 0
@@ -27,6 +30,7 @@ CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
 PASSING = {"decode": 9, "normalise": 16, "finish": 18}
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
+ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not take the same every time
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,7 @@ class Plan:
     @cached_property
     def bytes(self):
         """What is held at the most: pictures, maps and what passes through."""
-        pictures = 2 * 3 * self.height * self.width
-        eighth = PIXEL * (self.height >> 3) * (self.width >> 3)
+        always = ALWAYS * self.height * self.width
         moments = 4 * 8 * WIDTH * self.width
         strips = [Windows(own, self.width).held(self.height, self.rows, kept) for own, kept in self.strips]
         at_once = min(self.threads, len(strips))
@@ -51,7 +54,7 @@ class Plan:
         for name in PASSING:  # what all strips keep, and what those that run need besides
             kept, passing = zip(*(strip[name] for strip in strips), strict=True)
             held = max(held, sum(kept) + at_once * max(passing))
-        return pictures + eighth + moments + held
+        return always + moments + held
 
     @cached_property
     def multiply_adds(self):
@@ -67,6 +70,16 @@ class Plan:
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
         return f"{count} strip{'s' if count > 1 else ''}, {keeping} of them keeping maps"
+
+
+def usable(limit):
+    """What may be held of a memory limit, in bytes."""
+    return (1 - ROOM) * limit
+
+
+def limit_for(size):
+    """The least limit of which so many bytes are usable, in whole MiB."""
+    return math.ceil(size / (1 - ROOM) / MIB) * MIB
 
 
 def leanest(height, width, threads):

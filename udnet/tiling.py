@@ -78,10 +78,9 @@ class TiledNetwork:
         """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
         if self.limit is None:
             return plans.leanest(height, width, self.threads)
-        found = plans.fit(height, width, self.threads, self.limit - self.floor)
+        found = plans.fit(height, width, self.threads, plans.usable(self.limit) - self.floor)
         if found is None:
-            least = self.floor + plans.leanest(height, width, self.threads).bytes
-            least = math.ceil(least / memory.MIB) * memory.MIB  # a limit that, given as it is said, is enough
+            least = plans.limit_for(self.floor + plans.leanest(height, width, self.threads).bytes)
             raise Error(f"{height}x{width} takes at least {memory.mib(least)}: raise the memory limit")
         return found
 

@@ -246,7 +246,7 @@ def find(name):
     """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines.
 
     `NAME+ALLOCATOR` is the variant under another allocator (`allocators`), `NAME@SIZE` a tiled one with the plan for a
-    memory limit; `load.NAME` is a rung of the `ladder`.
+    memory limit; `load.NAME` is a rung of the `ladder`, `lever.NAME` one of the `levers`.
     """
     if "+" in name and ":" not in name:
         from . import allocators
@@ -259,15 +259,24 @@ def find(name):
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)
-    if name.startswith("load."):
+    known = family(name.partition(".")[0] if "." in name else "")
+    if name not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, 3, 0)
+        raise Error(f"no variant {name!r}: did you mean {', '.join(near)}? `udnet variants` lists all")
+    return known[name]
+
+
+def family(name):
+    """Variants by name: those that are compared (""), the rungs of the ladder ("load"), the levers ("lever")."""
+    if name == "load":
         from .ladder import VARIANTS as known
-    elif name.startswith("lever."):
+    elif name == "lever":
         from .levers import VARIANTS as known
     else:
         known = VARIANTS
-    if name not in known:
-        raise Error(f"no variant {name!r}: choose from {', '.join(known)}, or name your own as FILE.py:NAME")
-    return known[name]
+    return known
 
 
 def within(variant, limit):
