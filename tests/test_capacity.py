@@ -265,9 +265,10 @@ def test_tables_of_what_fits(done):
     assert least.loc["onnx-lean", "4320x7680"] == "", "too far beyond what was measured"
     assert findings_capacity.largest(done).loc["512 MiB", "onnx-lean"] == "528x528"
     fastest = findings_capacity.fastest(done)
-    assert fastest.loc["512x512", "2,048 MiB"].startswith("onnx, ")
+    # by hand: measured, 3 runs of 5 microseconds a pixel
+    assert fastest.loc["512x512", "2,048 MiB"] == "onnx, 3.9 s"
     # by hand: 6.3 s of the whole image in 460 MiB; the tiled schedule keeps all maps in that
-    assert fastest.loc["512x512", "512 MiB"].startswith("onnx-tiled, 4.3")
+    assert fastest.loc["512x512", "512 MiB"].startswith("onnx-tiled, ~4.3")
 
 
 def test_a_study_without_large_pictures_says_so(tmp_path):

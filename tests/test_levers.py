@@ -237,7 +237,7 @@ def made_up(tmp_path):
     parity.assign(weights="", height=264, width=136, error="").to_csv(
         done.folder / "levers" / "parity.csv", index=False
     )
-    psnr = pd.DataFrame([{"variant": "lever.onnx-float16", "psnr": 61.5}])
+    psnr = pd.DataFrame([{"variant": "lever.onnx-float16", "height": 256, "width": 256, "psnr": 61.5}])
     psnr.to_csv(done.folder / "levers" / "psnr.csv", index=False)
     return done
 
@@ -272,11 +272,12 @@ def test_what_helps_together(made_up):
     assert "take 0.50 times as long" in said
     assert "ONNX Runtime's levers together need 306 MiB, 3.51 times less than the 1,074 MiB" in said
     each = findings_levers.each(made_up)
-    assert f"there save *{levers.CHANGES['early']}* 128 MiB." in each
+    assert f"On top of the others *{levers.CHANGES['early']}* saves 128 MiB." in each
     # early saves 128 of 712 MiB; trimmed nothing, the graphs 256 of 1,074 and of 818: they are against one another
     assert "0 of 1 save less than 5% of what they are against, and 0 of these need" in each
     assert "1 of 3 save less than 5%" in each
     exact = findings_levers.less_exact(made_up)
+    assert "the 8-bit output against float32's at 256x256: " in exact
     assert "float16 on `onnx` saves 896 MiB and takes 0.50 times as long, at 61.5 dB" in exact
 
 

@@ -268,11 +268,12 @@ def as_text(table):
     """A table of `plan` for a terminal; limits beyond this machine's memory are marked."""
     installed = psutil.virtual_memory().total
     over = table.limit_bytes > installed
+    table, over = table.loc[over.sort_values(kind="stable").index], over.sort_values(kind="stable")
     columns = {
         "variant": table.variant,
         "picture": table.height.astype(str) + "x" + table.width.astype(str),
         "least limit, MiB": np.ceil(table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
-        "peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
+        "its peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
         "counted, MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
         "seconds": table.seconds.map("{:,.1f}".format),
     }

@@ -13,7 +13,7 @@ from .plots import look
 from .scaling import NotEnoughData
 
 SIDES = 16 * np.unique(np.geomspace(16, 360, 91).round().astype(int))  # 256 to 5760, as many pixels as 8K
-LIMITED = (":", "none"), ("-.", "left"), ((0, (1, 3)), "top")  # line and filling of plans for a limit, by its order
+LIMITED = (":", "none"), ("--", "left"), ((0, (1, 3)), "top")  # line and filling of plans for a limit, by its order
 NAMED = {"8K": 4320 * 7680, "4K": 2160 * 3840, "1080p": 1080 * 1920}
 
 
@@ -108,7 +108,9 @@ def predictions(study):
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8.5)
     near, worst = (table.error.abs() <= WITHIN), table.loc[table.error.abs().idxmax()]
     kept = proofs.status.eq(proofs.expected)
-    said = f"{near.sum()} of {len(table)} sizes are predicted within {WITHIN:.0%} without having been fitted"
+    said = (
+        f"{near.sum()} of {len(table)} variants at a size are predicted within {WITHIN:.0%} without a fit to that size"
+    )
     proved = f"{kept.sum()} of {len(proofs)} limits did as predicted" if len(proofs) else "no limit was tried"
     plots.head(figure, f"{said};\n{proved}")
     figure.alt = (

@@ -74,7 +74,7 @@ def floors(study, axes, sides):
     loaded = costs[costs.runtime == "onnx"].load_bytes.median()
     for schedule, words, style in (("stored", "graph, file's order", "--"), ("best order", "graph, best order", "-.")):
         slope = per_pixel(findings_less.graph(study), schedule)
-        lines += axes.plot(sides, (loaded + slope * sides**2) / MIB, color="#777777", lw=1, ls=style, label=words)
+        lines += axes.plot(sides, (loaded + slope * sides**2) / MIB, color="black", lw=0.9, ls=style, label=words)
     return lines
 
 

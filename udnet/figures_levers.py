@@ -85,7 +85,7 @@ def _panel(axes, points, size):
         axis.set_minor_formatter(NullFormatter())
         axis.set_minor_locator(LogLocator(subs=()))
     axes.set_title(size)
-    axes.set_ylabel("peak memory of inference, loading left out, MiB")
+    axes.set_ylabel("the process's peak while it infers, MiB")
     axes.set_xlabel(f"seconds a later picture ({scaling.THREADS} threads; medians, the lines are ranges)")
 
 

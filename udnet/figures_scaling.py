@@ -49,7 +49,9 @@ def headline(study):
 def _strip_by_strip(frame, side):
     """What the tiled schedule takes there, for a title."""
     try:
-        return f"; strip by strip it takes {mib(scaling.median(frame, 'process_peak_bytes', 'onnx-tiled', side))}"
+        return (
+            f"; strip by strip onnx-tiled takes {mib(scaling.median(frame, 'process_peak_bytes', 'onnx-tiled', side))}"
+        )
     except NotEnoughData:
         return ""
 

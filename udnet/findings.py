@@ -434,10 +434,12 @@ def at_rest(costs):
     names = ("onnx", "onnx-lean", "pytorch")
     side = _largest_of(costs, *names)
     onnx, lean, torch = (mib(scaling.median(costs, "rest_bytes", name, side)) for name in names)
-    return (
+    said = (
         f"**Between pictures.** After one of {side}x{side} a default session keeps {onnx} for as long as the process "
-        f"lives, a lean one {lean}, PyTorch {torch}."
+        f"lives, a lean one {lean}, PyTorch {torch}"
     )
+    tiled = costs[(costs.variant == "onnx-tiled") & (costs.side == side) & (costs.threads == scaling.THREADS)]
+    return said + (f", the tiled schedule {mib(tiled.rest_bytes.median())}." if len(tiled) else ".")
 
 
 def repeatability(costs):

@@ -100,11 +100,16 @@ def _each(saved, costs, runtime):
             f"against, and {more} of these {'needs' if more == 1 else 'need'} more than {LITTLE:.0%} more."
         )
     if len(last):
-        helps = last[last.share >= LITTLE]
-        listed = ", ".join(f"*{one.change}* {_in_mib(one.saved):,.0f} MiB" for one in helps.itertuples())
-        rest = ", ".join(f"*{change}*" for change in last.change.drop(helps.index))
-        said += " Where the others are there already, there save " + (listed or "none as much as that")
-        said += f"; less than {LITTLE:.0%}: {rest}." if rest else "."
+        helps, harms = last[last.share >= LITTLE], last[last.share <= -LITTLE]
+        little = last.change.drop([*helps.index, *harms.index])
+        parts = [f"*{one.change}* saves {_in_mib(one.saved):,.0f} MiB" for one in helps.itertuples()]
+        parts += [f"*{one.change}* needs {-one.best / MIB:,.0f} MiB more" for one in harms.itertuples()]
+        said += f" On top of the others {', '.join(parts) or 'none saves as much as that'}"
+        said += (
+            f"; less than {LITTLE:.0%} either way: {', '.join(f'*{change}*' for change in little)}."
+            if len(little)
+            else "."
+        )
     return said
 
 
@@ -121,7 +126,10 @@ def less_exact(study):
         f"as long, at {one.psnr:.1f} dB"
         for one in here.itertuples()
     )
-    return f"At {here['size'].iloc[0]}, with the PSNR of the 8-bit output against float32's: " + "; ".join(said) + "."
+    psnr = "x".join(str(side) for side in levers.psnr(study.folder)[["height", "width"]].iloc[0])
+    return (
+        f"At {here['size'].iloc[0]}, with the PSNR of the 8-bit output against float32's at {psnr}: {'; '.join(said)}."
+    )
 
 
 def _saves(estimate):

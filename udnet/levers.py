@@ -278,20 +278,24 @@ def _psnr(size, weights=None):
     return pd.DataFrame(rows, columns=["variant", *about, "psnr"])
 
 
-def read(folder):
-    """The `Measured` of a study's folder, or None where there is none."""
+def psnr(folder):
+    """The PSNR of the inexact levers' outputs in a study's folder: variant, weights, height, width, psnr (dB)."""
     import pandas as pd
 
+    return pd.read_csv(folder / FOLDER / "psnr.csv")
+
+
+def read(folder):
+    """The `Measured` of a study's folder, or None where there is none."""
     from . import PARITY_LIMIT, scaling, study
 
     if not (folder / FOLDER / "psnr.csv").exists():
         return None
     done = study.read(folder / FOLDER)
     differences = done.parity.set_index("variant").largest_difference
-    psnr = pd.read_csv(folder / FOLDER / "psnr.csv").set_index("variant").psnr
     costs = scaling.costs(done)
     costs["exact"] = costs.variant.map(differences) <= PARITY_LIMIT
-    costs["psnr"] = costs.variant.map(psnr)
+    costs["psnr"] = costs.variant.map(psnr(folder).set_index("variant").psnr)
     return Measured(costs, _saved(costs))
 
 

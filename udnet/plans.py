@@ -69,7 +69,8 @@ class Plan:
 
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
-        return f"{count} strip{'s' if count > 1 else ''}, {keeping} of them keeping maps"
+        kept = {0: "nothing kept between passes", count: "maps kept between passes"}
+        return f"{count} strip{'s' if count > 1 else ''}, {kept.get(keeping, f'maps of {keeping} kept between passes')}"
 
 
 def usable(limit):

@@ -81,7 +81,7 @@ class TiledNetwork:
         found = plans.fit(height, width, self.threads, plans.usable(self.limit) - self.floor)
         if found is None:
             least = plans.limit_for(self.floor + plans.leanest(height, width, self.threads).bytes)
-            raise Error(f"{height}x{width} takes at least {memory.mib(least)}: raise the memory limit")
+            raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
     def weight_and_bias(self, name):

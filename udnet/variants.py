@@ -342,6 +342,8 @@ def load(variant=None, weights=None, threads=None, memory_limit=None):
     """
     from . import checkpoint, guard
 
+    if memory_limit and "@" in (variant or ""):
+        raise Error(f"{variant} names a memory limit already: give it once")
     chosen = find(variant or ("onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"))
     limit = memory_limit or (None if variant else guard.free() // 2)
     if limit:
