@@ -202,4 +202,4 @@ def test_the_finding_says_what_was_counted_and_measured(exported):
     said = findings_less.floor(study.read())
     assert "take 1,548 bytes a pixel" in said and "in the best order of the same nodes 1,036" in said
     lean = scaling.fit(scaling.select(study.read(), ["onnx-lean"]))
-    assert f"{lean.slope:,.0f} (" in said and f"{lean.slope / 1036:.2f}, " in said
+    assert f"{lean.slope:,.0f} (" in said and f"{lean.slope / 1036:.2f} times for the lean session" in said
