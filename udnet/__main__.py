@@ -214,9 +214,10 @@ def plan(arguments):
         raise Error("give --limit, --size, or both")
     size = trial.parse_size(arguments.size) if arguments.size else None
     done = read(arguments.study or PUBLISHED)
-    table = capacity.plan(arguments.limit, size, done)
+    known = capacity.models(done)
+    table = capacity.among(known, arguments.limit, size)
     if table.empty:
-        least = capacity.plan(None, size or (16, 16), done).limit_bytes.min()
+        least = capacity.among(known, size=size or (16, 16)).limit_bytes.min()
         wanted = f"{arguments.size} takes" if size else "any picture takes"
         print(f"udnet: nothing keeps within {mib(arguments.limit)}: {wanted} a limit of {mib(least)}", file=sys.stderr)
         return 1

@@ -83,7 +83,7 @@ class Model:
             needed = self.floor + self.plan(height, width).bytes
         else:
             needed = self.peak(height, width) * (1 + max(0.0, self.excess))
-        return plans.limit_for(needed) + BESIDE if needed == needed else np.nan
+        return np.nan if np.isnan(needed) else plans.limit_for(needed) + BESIDE
 
     def seconds(self, height, width, limit=None):
         """The seconds that the first picture of a size takes: between the sizes that were timed, by their rates."""
@@ -267,12 +267,12 @@ def read(folder):
 def as_text(table):
     """A table of `plan` for a terminal; limits beyond this machine's memory are marked."""
     installed = psutil.virtual_memory().total
-    over = table.limit_bytes > installed
-    table, over = table.loc[over.sort_values(kind="stable").index], over.sort_values(kind="stable")
+    over = (table.limit_bytes > installed).sort_values(kind="stable")
+    table = table.loc[over.index]
     columns = {
         "variant": table.variant,
         "picture": table.height.astype(str) + "x" + table.width.astype(str),
-        "least limit, MiB": np.ceil(table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
+        "least limit, MiB": (table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
         "its peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
         "counted, MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
         "seconds": table.seconds.map("{:,.1f}".format),

@@ -24,6 +24,12 @@ class Missing(str):
 NOT_MEASURED = Missing("Too little of this was measured in this study.")
 
 
+def runs_each(counts):
+    """How many runs the numbers rest on, by the counts of what they are of."""
+    least, most = counts.min(), counts.max()
+    return f"{least} to {most} runs each" if least < most else f"{most} run{'s' if most > 1 else ''} each"
+
+
 def sentences(study):
     """The findings, a sentence each, in Markdown; those that a small study cannot support are left out."""
     costs = scaling.costs(study)

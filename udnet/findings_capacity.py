@@ -3,7 +3,7 @@
 import pandas as pd
 
 from . import capacity, plans, scaling, variants
-from .findings import LARGE, NAMES, NOT_MEASURED
+from .findings import LARGE, NAMES, NOT_MEASURED, runs_each
 from .findings_audit import multiply_adds
 from .findings_less import FRAME
 from .memory import MIB, mib, parse_bytes
@@ -25,7 +25,6 @@ def frame(study):
     costs, size = _costs(study), _text(FRAME)
     here = costs[costs["size"] == size]
     peak, seconds = (here.groupby("variant")[name].median() for name in ("process_peak_bytes", "first_seconds"))
-    runs = here.groupby("variant").size()
     if "onnx-tiled" not in peak:
         return f"No frame of {size} was measured in this study."
     limits = [name for name in peak.index if name.startswith("onnx-tiled@")]
@@ -42,9 +41,7 @@ def frame(study):
         said += ". Whole, it takes " + ", ".join(
             f"{mib(peak[name])} and {seconds[name]:.0f} s with `{name}`" for name in order(whole)
         )
-    least, most = runs.min(), runs.max()
-    counts = f"{least} to {most} runs" if least < most else f"{most} run{'s' if most > 1 else ''}"
-    return f"{said}, by {counts} each."
+    return f"{said}, by {runs_each(here.groupby('variant').size())}."
 
 
 def _parity(study):
@@ -175,15 +172,14 @@ def fastest(study):
         row = rows[_text(size)] = {}
         for budget in BUDGETS:
             table = capacity.among(known, budget, size)
-            named = {f"{name}@{_unit(budget)}" if known[name].tiled else name: name for name in table.variant}
-            seen = {own: measured.get((name, _text(size))) for name, own in named.items()}
-            seconds = table.set_index("variant").seconds
-            seconds = pd.Series({name: seen[name] or seconds[name] for name in seconds.index}, dtype=float)
-            near = seconds[seconds <= seconds.min() * (1 + NEAR)].sort_values()
-            row[mib(budget)] = "nothing"
-            if len(near):
-                mark = "" if seen[near.index[0]] else "~"
-                row[mib(budget)] = f"{' or '.join(near.index)}, {mark}{near.iloc[0]:.1f} s"
+            took = []
+            for one in table.itertuples():
+                own = f"{one.variant}@{_unit(budget)}" if known[one.variant].tiled else one.variant
+                seen = measured.get((own, _text(size)))
+                took.append((seen or one.seconds, one.variant, "" if seen else "~"))
+            took.sort()
+            near = [name for seconds, name, _ in took if seconds <= took[0][0] * (1 + NEAR)]
+            row[mib(budget)] = f"{' or '.join(near)}, {took[0][2]}{took[0][0]:.1f} s" if took else "nothing"
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "size"
     return table

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from . import levers, scaling
-from .findings import NAMES, NOT_MEASURED
+from .findings import NAMES, NOT_MEASURED, runs_each
 from .memory import MIB, mib
 from .scaling import Estimate
 
@@ -20,8 +20,8 @@ def alone(study):
         return NOT_MEASURED
     saved = found.saved[found.saved.place != "together"].sort_values("pixels", kind="stable")
     first = saved[saved.place == "alone"].drop_duplicates(["runtime", "change"]).set_index(["runtime", "change"])
-    runs = found.costs.groupby(["size", "variant"]).size().groupby("size").max()
-    headings = {size: f"{size}, {_runs(runs[size])}" for size in saved["size"]}
+    runs = found.costs.groupby(["size", "variant"]).size()
+    headings = {size: f"{size}, {runs_each(runs[size])}" for size in saved["size"].unique()}
     rows = {}
     for one in saved.itertuples():
         name, against = first.loc[(one.runtime, one.change), ["variant", "against"]]
@@ -61,15 +61,11 @@ def _said(study, say, opening=""):
         return NOT_MEASURED
     here = found.saved[found.saved.pixels == found.saved.pixels.max()]
     costs = found.costs[found.costs.pixels == found.costs.pixels.max()]
-    runs = costs.groupby("variant").size().max()
+    runs = runs_each(costs.groupby("variant").size())
     said = [say(here[here.runtime == runtime], costs, runtime) for runtime in levers.TOGETHER]
     if not any(said):
         return NOT_MEASURED
-    return f"{opening}At {here['size'].iloc[0]}, {_runs(runs)}: " + " ".join(filter(None, said))
-
-
-def _runs(count):
-    return f"{count} run{'s' if count > 1 else ''} each"
+    return f"{opening}At {here['size'].iloc[0]}, {runs}: " + " ".join(filter(None, said))
 
 
 def _together(saved, costs, runtime):
@@ -87,9 +83,8 @@ def _together(saved, costs, runtime):
 def _each(saved, costs, runtime):
     peaks = costs.groupby("variant").peak_bytes.median()
     saved = saved[saved.exact]
-    saved = saved.assign(
-        best=[one.best for one in saved.saved], share=[one.best for one in saved.saved] / saved.against.map(peaks)
-    )
+    saved = saved.assign(best=[one.best for one in saved.saved])
+    saved = saved.assign(share=saved.best / saved.against.map(peaks))
     single, last = saved[saved.place == "alone"], saved[saved.place == "last"]
     said = ""
     if len(single):
@@ -105,11 +100,8 @@ def _each(saved, costs, runtime):
         parts = [f"*{one.change}* saves {_in_mib(one.saved):,.0f} MiB" for one in helps.itertuples()]
         parts += [f"*{one.change}* needs {-one.best / MIB:,.0f} MiB more" for one in harms.itertuples()]
         said += f" On top of the others {', '.join(parts) or 'none saves as much as that'}"
-        said += (
-            f"; less than {LITTLE:.0%} either way: {', '.join(f'*{change}*' for change in little)}."
-            if len(little)
-            else "."
-        )
+        rest = ", ".join(f"*{change}*" for change in little)
+        said += f"; less than {LITTLE:.0%} either way: {rest}." if rest else "."
     return said
 
 
@@ -122,7 +114,7 @@ def less_exact(study):
     if here.empty:
         return NOT_MEASURED
     said = (
-        f"{one.change} on `{one.against.removeprefix('lever.')}` {_saves(one.saved)} and takes {one.times:.2f} times "
+        f"{one.change} on `{_short(one.against)}` {_saves(one.saved)} and takes {one.times:.2f} times "
         f"as long, at {one.psnr:.1f} dB"
         for one in here.itertuples()
     )

@@ -259,7 +259,7 @@ def find(name):
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)
-    known = family(name.partition(".")[0] if "." in name else "")
+    known = family(name.partition(".")[0])
     if name not in known:
         import difflib
 
@@ -269,7 +269,7 @@ def find(name):
 
 
 def family(name):
-    """Variants by name: those that are compared (""), the rungs of the ladder ("load"), the levers ("lever")."""
+    """Variants by name: the rungs of the ladder ("load"), the levers ("lever"), by any other name those compared."""
     if name == "load":
         from .ladder import VARIANTS as known
     elif name == "lever":
