@@ -13,7 +13,8 @@ _MODULES = {
     "allocators", "audit", "capacity", "checkpoint", "claims", "explore", "export", "exporters", "figures", "files",
     "findings", "findings_audit", "findings_capacity", "findings_levers", "forms", "guard", "images", "instruments",
     "kernels", "ladder", "levers", "locality", "memory", "model", "notebooks", "plans", "plots", "protocol", "publish",
-    "report", "scaling", "stages", "streams", "study", "tiling", "trial", "variants",
+    "quality", "report", "scaling", "scenes", "stages", "streams", "study", "tiling", "train", "trial", "variants",
+    "water",
 }  # fmt: skip
 
 

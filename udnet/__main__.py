@@ -85,6 +85,23 @@ def parser():
     one.add_argument("checkpoint", type=Path)
     one.add_argument("out", type=Path)
 
+    one = command(train, "train the network on drawn scenes; goes on where it stopped")
+    one.add_argument("out", type=Path, help="folder of the run")
+    one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/train.py")
+    one.add_argument("--steps", type=_count)
+    one.add_argument("--seed", type=int)
+    one.add_argument("--vgg", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
+
+    one = command(scene, "draw an underwater scene, and it in half the water")
+    one.add_argument("seed", type=int)
+    one.add_argument("out", type=Path, help="a .png; its reference is written beside it")
+    one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH")
+
+    one = command(quality, "score the enhanced pictures: input, gray world, default and published weights")
+    one.add_argument("out", type=Path, help="folder of the table; what is there is kept")
+    one.add_argument("--photographs", type=Path, metavar="FOLDER", help="NAME and, for some, NAME_reference")
+    one.add_argument("--published", metavar="FILE", help="the published weights")
+
     command(fetch, "download the published weights into data/weights")
     command(clean, "remove what udnet made in the user's cache folder")
     command(variants, "list the ways to run the model")
@@ -137,15 +154,12 @@ def enhance(arguments):
     from tqdm import tqdm
 
     from . import images
-    from .checkpoint import SEEDED
     from .memory import mib
     from .variants import load
 
     if not arguments.photo.exists():
         raise Error(f"no photograph {arguments.photo}")
     enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit)
-    if enhancer.weights.name == SEEDED:
-        print("udnet: these weights are random, not trained: see `make weights`", file=sys.stderr)
 
     def tell(source, pixels):
         if enhancer.variant.schedule == "tiled":
@@ -264,6 +278,39 @@ def strip(arguments):
     strip(arguments.checkpoint, arguments.out)
     before, after = (path.stat().st_size / 2**20 for path in (arguments.checkpoint, arguments.out))
     print(f"{arguments.out}: {after:.1f} MiB of {before:.1f} MiB kept")
+
+
+def train(arguments):
+    """Train the network on drawn scenes, into a folder; what is there already is gone on with."""
+    from .train import Settings, run
+
+    if not arguments.vgg:
+        print("udnet: without --vgg the perceptual term is left out of the loss", file=sys.stderr)
+    given = {name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")}
+    print(run(arguments.out, Settings(**{name: value for name, value in given.items() if value is not None})))
+
+
+def scene(arguments):
+    """Draw an underwater scene by its seed, and beside it the same in white light through half the water."""
+    from . import scenes, trial
+
+    if arguments.out.suffix.lower() != ".png":
+        raise Error(f"{arguments.out}: give a name that ends in .png")
+    if arguments.seed < 0:
+        raise Error(f"no scene {arguments.seed}: give a seed from 0")
+    scenes.save(scenes.draw(arguments.seed, *trial.parse_size(arguments.size)), arguments.out)
+    print(arguments.out)
+
+
+def quality(arguments):
+    """Score what enhances pictures, by PSNR and SSIM where there is a reference, and by UIQM and UCIQE."""
+    from . import findings_quality
+    from .quality import run
+
+    if arguments.photographs and not arguments.photographs.is_dir():
+        raise Error(f"no folder {arguments.photographs}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    print(findings_quality.table(run(arguments.out, arguments.photographs, arguments.published)).to_string())
 
 
 def fetch(arguments):

@@ -48,19 +48,18 @@ class UDnet(nn.Module):
     def forward(self, x):
         return self.decoder(x)
 
-    def loss(self, x, target):
+    def loss(self, x, target, perceptual=True):
         """The terms of the training loss, by name; their sum is what is minimised.
 
         x: (B, 3, H, W) pictures in [0, 1]; target: same shape, from `draw_target`. Samples of the posterior drive the
         normalisation in place of the prior's means; each divergence is averaged over the batch.
         """
         output, prior, posterior = self.decoder.reconstruct(x, target)
-        return {
-            "mse": F.mse_loss(output, target),
-            "perceptual": self.VGG16(output, target),
-            "kl_u": kl_divergence(posterior[0], prior[0]).mean(),
-            "kl_s": kl_divergence(posterior[1], prior[1]).mean(),
-        }
+        terms = {"mse": F.mse_loss(output, target)}
+        if perceptual:  # without VGG16's trained weights this term would say nothing
+            terms["perceptual"] = self.VGG16(output, target)
+        divergences = (kl_divergence(one, other).mean() for one, other in zip(posterior, prior, strict=True))
+        return terms | dict(zip(("kl_u", "kl_s"), divergences, strict=True))
 
 
 def stages(model):

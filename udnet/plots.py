@@ -24,6 +24,8 @@ LOOKS = {
     "onnx-no-pattern": ("#56B4E9", "P"),
     "onnx-no-arena": ("#999999", "*"),
     "onnx-lean": ("#009E73", "D"),
+    "lever.pytorch-together": ("#8B1A1A", "<"),
+    "lever.onnx-together": ("#20B2AA", ">"),
     "pytorch-tiled": ("#7A3B00", "p"),  # darker shades: the palette is used up
     "onnx-tiled": ("#003F5C", "d"),
 }

@@ -77,7 +77,8 @@ class Estimate(NamedTuple):
     high: float
 
     def __format__(self, form):
-        best, low, high = (format(one, f"z{form}") for one in self)  # z: what rounds to zero has no sign
+        sign, form = (form[:1], form[1:]) if form.startswith("+") else ("", form)
+        best, low, high = (format(one, f"{sign}z{form}") for one in self)  # z: what rounds to zero has no minus
         return best if np.isnan(self.low) or low == best == high else f"{best} ({low} to {high})"
 
 
@@ -247,6 +248,15 @@ def typical(values):
         return Estimate(best, np.nan, np.nan)
     medians = np.median(np.random.default_rng(SEED).choice(values, (DRAWS, len(values))), axis=1)
     return Estimate(best, *(float(edge) for edge in np.percentile(medians, [2.5, 97.5])))
+
+
+def average(values):
+    """The mean of a sample, as an `Estimate` with its 95% interval, by bootstrap."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan)
+    means = np.random.default_rng(SEED).choice(values, (DRAWS, len(values))).mean(axis=1)
+    return Estimate(float(values.mean()), *(float(edge) for edge in np.percentile(means, [2.5, 97.5])))
 
 
 def compare(frame, value, over, under, side, threads=THREADS):

@@ -1,0 +1,150 @@
+"""Measures of quality against what they are by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_publish import fabricate
+
+from udnet import findings_quality, quality, scenes
+from udnet.__main__ import main
+
+
+def flat(*colour, side=32):
+    return np.full((side, side, 3), colour, np.uint8)
+
+
+def test_psnr_of_a_known_error():
+    one = flat(100, 100, 100)
+    assert quality.psnr(one + 5, one) == pytest.approx(10 * np.log10(255**2 / 25))
+
+
+def test_ssim_of_flat_pictures():
+    one, other = flat(100, 100, 100), flat(120, 120, 120)
+    c1 = (0.01 * 255) ** 2
+    assert quality.ssim(one, one) == 1
+    assert quality.ssim(one, other) == pytest.approx((2 * 100 * 120 + c1) / (100**2 + 120**2 + c1), rel=1e-6)
+
+
+def test_gray_world():
+    balanced = quality.gray_world(flat(30, 120, 90))
+    assert np.array_equal(balanced, flat(80, 80, 80))
+    assert np.array_equal(quality.gray_world(flat(0, 0, 0)), flat(0, 0, 0))
+
+
+def test_gray_pictures_have_no_colour():
+    assert quality.colourfulness(flat(70, 70, 70).astype(float)) == 0
+    assert quality.uciqe(flat(128, 128, 128)) == pytest.approx(0, abs=1e-4)
+
+
+def test_colourfulness_of_one_colour():
+    red_green, yellow_blue = 200 - 100, (200 + 100) / 2 - 50
+    found = quality.colourfulness(flat(200, 100, 50).astype(float))
+    assert found == pytest.approx(-0.0268 * np.hypot(red_green, yellow_blue))
+
+
+def test_colourfulness_of_two_colours():
+    """Half the picture is 40 redder than green, half 40 greener: the trimmed mean is 0, the variance 1600."""
+    picture = flat(120, 80, 100).astype(float)
+    picture[16:] = 80, 120, 100
+    assert quality.colourfulness(picture) == pytest.approx(0.1586 * 40)
+
+
+def test_colourfulness_trims_a_tenth_at_either_end():
+    picture = flat(100, 100, 100, side=20).astype(float)  # 400 pixels, of which 36 are off
+    picture[0, :18], picture[1, :18] = (255, 0, 100), (0, 255, 100)
+    variance = np.square(np.array([255, -255, 0])) @ [18, 18, 364] / 400
+    yellow = np.square((255 + 0) / 2 - 100) * 36 / 400
+    assert quality.colourfulness(picture) == pytest.approx(0.1586 * np.sqrt(variance + yellow))
+
+
+def test_contrast_of_stripes():
+    """Every block holds 50 and 150: a contrast of a half."""
+    picture = flat(50, 50, 50).astype(float)
+    picture[::2] = 150
+    assert quality.contrast(picture) == pytest.approx(-0.5 * np.log(0.5))
+    assert quality.contrast(flat(9, 9, 9).astype(float)) == 0
+
+
+def test_sharpness_follows_edges():
+    picture = np.zeros((32, 32, 3)) + 100
+    picture[:, 16:] = 200
+    soft = np.zeros((32, 32, 3)) + np.linspace(100, 200, 32)[:, None]
+    assert quality.sharpness(flat(100, 100, 100).astype(float)) == 0
+    assert quality.sharpness(picture) != quality.sharpness(soft)
+
+
+def test_uciqe_of_two_halves():
+    """Lab by hand: black and white have no chroma, so only the contrast of lightness counts."""
+    picture = flat(0, 0, 0)
+    picture[:16] = 255
+    assert quality.uciqe(picture) == pytest.approx(0.2745, abs=1e-4)
+
+
+def test_uciqe_of_one_colour_is_its_saturation():
+    from skimage.color import rgb2lab
+
+    lightness, a, b = rgb2lab(flat(200, 60, 40))[0, 0]
+    assert quality.uciqe(flat(200, 60, 40)) == pytest.approx(0.2576 * np.hypot(a, b) / lightness, rel=1e-6)
+
+
+def test_uiqm_is_the_weighted_sum():
+    picture = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8)
+    parts = quality.colourfulness, quality.sharpness, quality.contrast
+    expected = sum(w * part(picture.astype(float)) for w, part in zip((0.0282, 0.2953, 3.5753), parts, strict=True))
+    assert quality.uiqm(picture) == pytest.approx(expected)
+
+
+# A comparison
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A pair, and a photograph without a reference."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    view = scenes.draw(7, 64, 80)
+    scenes.save(view, folder / "one.png")
+    Image.fromarray(view.picture).save(folder / "alone.jpg")
+    (folder / "README.md").write_text("not a photograph")
+    return folder
+
+
+def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs, monkeypatch, capsys):
+    monkeypatch.setattr(quality, "SCENES", range(2 * 10**6, 2 * 10**6 + 1))
+    monkeypatch.setattr(scenes, "REEF_SIZE", (64, 72))
+    assert main(["quality", str(tmp_path / "out"), "--photographs", str(photographs)]) == 0
+    assert "gray world" in capsys.readouterr().out
+    table = quality.run(tmp_path / "out").set_index(["picture", "method"])
+    assert set(table.index) == {
+        (name, method) for name in ("2000000", "one", "alone") for method in ("input", "gray world", "default weights")
+    }
+    view = scenes.draw(7, 64, 80)
+    assert table.psnr["one", "input"] == pytest.approx(quality.psnr(view.picture, view.reference), rel=1e-4)
+    assert np.isnan(table.psnr["alone", "input"]) and table.uiqm["alone", "input"] > 0
+    assert table.weights["one", "default weights"].startswith("weights: the embedded default")
+    assert main(["quality", str(tmp_path / "other"), "--photographs", str(tmp_path / "none")]) == 2
+    assert "no folder" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_what_the_default_gains(tmp_path):
+    done = fabricate(tmp_path / "study")
+    assert findings_quality.of(done) == findings_quality.gained(done) == findings_quality.NOT_MEASURED
+    psnr = {"input": (17, 18), "gray world": (18, 17), "default weights": (19, 21), quality.PUBLISHED: (18, 20)}
+    ssim = {"input": (0.7, 0.7), "gray world": (0.6, 0.6), "default weights": (0.8, 0.7), quality.PUBLISHED: (0.8, 0.8)}
+    rows = [
+        ("photographs", name, method, "", psnr[method][place], ssim[method][place], 2.0, 0.5)
+        for method in psnr
+        for place, name in enumerate("ab")
+    ]
+    rows.append(("photographs", "alone", "input", "", np.nan, np.nan, 5.0, 0.5))
+    pd.DataFrame(rows, columns=quality.COLUMNS).to_csv(done.folder / quality.FILE, index=False)
+    said = findings_quality.gained(done)
+    assert (
+        "On 2 pairs of photographs that training never saw the default weights reach 20.00 dB: +2.50 (+2.00 to" in said
+    )
+    assert "+2.50 (+1.00 to +4.00) dB over gray world, +1.00 dB over the published weights" in said
+    assert "SSIM changes by +0.050 (+0.000 to +0.100) from the input's." in said
+    table = findings_quality.of(done)
+    assert table.loc[("photographs", "input"), "pictures"] == 3
+    assert table.loc[("photographs", "input"), "UIQM"] == "3.00 (2.00 to 5.00)"

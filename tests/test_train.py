@@ -1,0 +1,113 @@
+"""Training: seeded, resumable after a kill, honest about what its loss leaves out."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from udnet import Error, checkpoint, model, scenes, train
+
+TINY = {"steps": 6, "batch": 1, "scenes": 2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Pictures, tries and notes small enough for a test; the same in a child process by `CODE`."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(train, name, value)
+
+
+SMALL = {"DRAWN": 32, "SIDES": (16, 24), "TRIED": range(10**6, 10**6 + 1), "LOG_STEPS": 2, "KEEP_SECONDS": 0}
+CODE = (
+    "import sys, pathlib; from udnet import train\n"
+    f"for name, value in {SMALL!r}.items(): setattr(train, name, value)\n"
+    "train.run(pathlib.Path(sys.argv[1]), train.Settings(**eval(sys.argv[2])), progress=False)"
+)
+
+
+def weights(path):
+    return checkpoint.read(path)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("objective", train.OBJECTIVES)
+def test_a_run_gives_inference_weights_and_a_log(tmp_path, objective):
+    path = train.run(tmp_path / "run", train.Settings(objective, **TINY), progress=False)
+    network = model.InferenceUDnet()
+    checkpoint.load_into(network, weights(path), path)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert log.step.tolist() == [2, 4, 6]
+    terms = {"mse", "structure"} if objective == "direct" else {"mse", "kl_u", "kl_s"}
+    assert set(log.columns) == {"step", "seconds", "loss", "psnr"} | terms
+    assert np.isfinite(log.psnr).all()
+
+
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    about = TINY | {"steps": 40, "objective": "clean"}
+    whole = train.run(tmp_path / "whole", train.Settings(**about), progress=False)
+    out = tmp_path / "killed"
+    with subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(about)], stderr=subprocess.PIPE) as child:
+        while not (out / "log.csv").exists() or "psnr" not in (out / "log.csv").read_text():
+            assert child.poll() is None, child.stderr.read()
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    assert not (out / "udnet.pth").exists()
+    again = train.run(out, train.Settings(**about), progress=False)
+    assert same(weights(again), weights(whole))
+    logs = [pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (whole.parent, out)]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    train.run(tmp_path, train.Settings(**TINY), progress=False)
+    with pytest.raises(Error, match="holds a run with other settings"):
+        train.run(tmp_path, train.Settings(**TINY | {"seed": 1}), progress=False)
+    with pytest.raises(Error, match="no objective 'best': choose from published, clean, direct"):
+        train.run(tmp_path, train.Settings("best"), progress=False)
+
+
+def test_a_network_learns_a_scene(tmp_path):
+    settings = train.Settings(steps=40, batch=1, scenes=1, rate=2e-3)
+    train.run(tmp_path, settings, progress=False)
+    loss = pd.read_csv(tmp_path / "log.csv").loss
+    assert loss.tail(5).mean() < 0.5 * loss.iloc[0]
+
+
+def test_pairs_show_the_same_scene_in_water_and_without(tmp_path):
+    pool = train._Pool(tmp_path / "scenes.npz", train.Settings(scenes=3), progress=False)
+    x, reference = pool.batch(0)
+    again = pool.batch(0)
+    assert torch.equal(x, again[0]) and torch.equal(reference, again[1])
+    assert not torch.equal(x[0], pool.batch(1)[0][0])
+    assert x.shape == reference.shape and x.min() >= 0 and x.max() <= 1
+    assert np.array_equal(pool.light[0], scenes.Scene(0).rows(32, 32, 0, 32)[0].astype(np.float16))
+
+
+def test_scenes_that_are_tried_are_not_trained_on():
+    assert min(train.TRIED) >= train.HELD_OUT > train.Settings().scenes
+
+
+def test_without_vgg_s_checkpoint_its_term_is_left_out():
+    network = model.UDnet()
+    x = torch.rand(1, 3, 32, 32)
+    assert "perceptual" not in network.loss(x, x, perceptual=False)
+    assert "perceptual" in network.loss(x, x)
+
+
+def test_structural_similarity_is_the_field_s():
+    from skimage.metrics import structural_similarity
+
+    rng = np.random.default_rng(0)
+    one = rng.random((24, 32, 3), np.float32)
+    other = np.clip(one + rng.normal(0, 0.1, one.shape), 0, 1).astype(np.float32)
+    batches = (torch.from_numpy(each).permute(2, 0, 1)[None] for each in (one, other))
+    about = {"win_size": train.WINDOW, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 2}
+    assert train.ssim(*batches).item() == pytest.approx(structural_similarity(one, other, **about), abs=1e-4)
