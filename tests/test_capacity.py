@@ -177,7 +177,7 @@ def test_predictions_hold_under_the_kernel(variant, side):
         }
         for size, (load, first, later) in peaks.items()
     )
-    table = capacity.prove(capacity.fit(rows), side, side)
+    table = capacity.prove(capacity.fit(rows), variant, side, side)
     assert list(table.status) == list(table.expected) == ["ok", "oom"], table.to_string()
 
 
@@ -201,18 +201,19 @@ def test_the_least_limit_is_enough_for_a_photograph(variant, tmp_path):
 def test_proofs_are_kept_and_gone_on_with(known, monkeypatch, tmp_path):
     proved = []
 
-    def prove(model, height, width, weights):
-        proved.append((model.variant, height))
-        return pd.DataFrame([(model.variant, height, width, 2, 1, "case", 1, "ok", "ok")], columns=capacity.COLUMNS)
+    def prove(model, variant, height, width, weights):
+        assert model.variant == variant.partition("@")[0]
+        proved.append((variant, height))
+        return pd.DataFrame([(variant, height, width, 2, 1, "case", 1, "ok", "ok")], columns=capacity.COLUMNS)
 
     monkeypatch.setattr(capacity, "prove", prove)
     monkeypatch.setattr("udnet.study.read", lambda folder: known)
     with pytest.raises(scaling.NotEnoughData):
         capacity.read(tmp_path)
     capacity.run(tmp_path, [("onnx-lean", 16, 24), ("absent", 8, 8)], progress=False)
-    table = capacity.run(tmp_path, [("onnx-lean", 16, 24), ("onnx-tiled", 32, 24)], progress=False)
-    assert proved == [("onnx-lean", 16), ("onnx-tiled", 32)]
-    assert list(capacity.read(tmp_path).variant) == list(table.variant) == ["onnx-lean", "onnx-tiled"]
+    table = capacity.run(tmp_path, [("onnx-lean", 16, 24), ("onnx-tiled@512MiB", 32, 24)], progress=False)
+    assert proved == [("onnx-lean", 16), ("onnx-tiled@512MiB", 32)]
+    assert list(capacity.read(tmp_path).variant) == list(table.variant) == ["onnx-lean", "onnx-tiled@512MiB"]
 
 
 # In tables, sentences and figures
@@ -248,6 +249,16 @@ def test_what_a_frame_takes(done):
         said.startswith("**2160x3840 in 250 MiB.**") and "12.4 GiB and 199 s with `onnx-lean`, by 2 runs each." in said
     )
     assert "It takes 498 s. Whole" in said
+
+
+def test_how_near_the_tiled_output_is_at_the_largest_size(done):
+    assert "whose output" not in findings_capacity.frame(done)
+    for folder, size, off in ((done.folder, 264, 1e-6), (done.folder / "large", 1080, 2.4e-6)):
+        rows = [("pytorch", "", size, size, 0.0, ""), ("onnx-tiled", "", size, size, off, "")]
+        columns = ["variant", "weights", "height", "width", "largest_difference", "error"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "parity.csv", index=False)
+    said = findings_capacity.frame(study.read(done.folder))
+    assert "whose output is within 2e-06 of the whole image's at 1080x1080. It takes" in said
 
 
 def test_a_prediction_that_is_off_is_named(done):

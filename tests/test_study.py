@@ -347,6 +347,13 @@ def test_an_error_does_not_stop_the_others(grid, tmp_path):
     assert sorted(status for status, _ in statuses(done).values()) == ["error", "error", "ok", "ok"]
 
 
+def test_outputs_are_compared_at_the_size_that_a_grid_names(grid, tmp_path):
+    done = study.run(grid(block("ALIKE"), head='seed = 1\nparity_size = "32x48"'), tmp_path / "study", progress=False)
+    assert done.parity[["height", "width"]].values.tolist() == [[32, 48]]
+    with pytest.raises(Error, match="no size 'big'"):
+        study.read_grid(grid(block("ALIKE"), head='seed = 1\nparity_size = "big"', name="wrong"))
+
+
 def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "REFERENCE", own("REFERENCE"))
     path, out = grid(block("ALIKE", "BRIGHTER", "FAILS_ON_WEIGHTS")), tmp_path / "out"

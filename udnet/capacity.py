@@ -24,6 +24,7 @@ PROVED = (  # sizes that no grid has
     ("pytorch-lean", 896, 896),
     ("pytorch-tiled", 1440, 1440),
     ("onnx-tiled", 1440, 2560),
+    ("onnx-tiled@512MiB", 1440, 2560),
 )
 FILE = "capacity.csv"
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
@@ -150,6 +151,12 @@ def costs(done):
     return pd.concat(frames, ignore_index=True)
 
 
+def parity(done):
+    """The rows of a study's `parity`, and those with large pictures."""
+    large = done.folder / LARGE
+    return pd.concat([done.parity, *([study.read(large).parity] if large.exists() else [])], ignore_index=True)
+
+
 def held_out(done, threads=scaling.THREADS):
     """Each peak and time as predicted without it, against what was measured: a row a variant and size.
 
@@ -223,21 +230,23 @@ def _largest(model, limit):
 # --- proof ---
 
 
-def prove(model, height, width, weights=None):
-    """Run a variant under limits a little over and well under what it is predicted to need: a row a case.
+def prove(model, variant, height, width, weights=None):
+    """Run a variant under limits a little over and well under what its model says it needs: a row a case.
 
-    The limit is the kernel's, on a memory control group; where none can be made the rows say `skipped`.
+    `variant`: the model's own, or of a tiled one the plan for a limit, NAME@512MiB. The limit that it is run under
+    is the kernel's, on a memory control group; where none can be made the rows say `skipped`.
     """
-    counted = model.peak(height, width) - model.files
+    size = variant.partition("@")[2]
+    counted = model.peak(height, width, memory.parse_bytes(size) if size else None) - model.files
     rows = []
     for case, (factor, expected) in PROOF.items():
         limit = int(counted * factor)
         if guard.ControlGroup.possible():
-            one = trial.Trial(model.variant, height, width, model.threads, runs=1, weights=weights)
+            one = trial.Trial(variant, height, width, model.threads, runs=1, weights=weights)
             status = trial.run(one, limit=limit).status
         else:
             status = "skipped: this process may not make a memory control group"
-        rows.append((model.variant, height, width, model.threads, counted, case, limit, expected, status))
+        rows.append((variant, height, width, model.threads, counted, case, limit, expected, status))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -249,9 +258,10 @@ def run(folder, proved=PROVED, weights=None, progress=True):
     path, known = Path(folder) / FILE, models(study.read(folder))
     table = read(folder) if path.exists() else pd.DataFrame(columns=COLUMNS)
     done = set(zip(table.variant, table.height, table.width, strict=True))
-    todo = [case for case in proved if case not in done and case[0] in known]
+    todo = [case for case in proved if case not in done and case[0].partition("@")[0] in known]
     for name, height, width in tqdm(todo, desc="proof under a limit", disable=not progress or not todo):
-        table = pd.concat([table, prove(known[name], height, width, weights)], ignore_index=True)
+        proofs = prove(known[name.partition("@")[0]], name, height, width, weights)
+        table = pd.concat([table, proofs], ignore_index=True)
         study.write_csv(path, table)
     return table
 

@@ -1,6 +1,5 @@
 """The levers of whole-image runs: memory against time, and where nothing is better in both."""
 
-import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from . import levers as levers_of
@@ -10,7 +9,6 @@ from .memory import MIB
 from .plots import look
 from .scaling import NotEnoughData
 
-TILED = ("onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled")
 NAME = 100, 12  # pixels that a point's name takes
 
 
@@ -50,9 +48,6 @@ def _points(study):
     if found is None:
         raise NotEnoughData("the levers were not measured")
     costs = found.costs[~found.costs.variant.str.contains("all-but")]
-    tiled = scaling.costs(study)
-    here = tiled.variant.isin(TILED) & tiled["size"].isin(costs["size"]) & (tiled.threads == scaling.THREADS)
-    costs = pd.concat([costs, tiled[here].assign(exact=True)]) if here.any() else costs
     costs = costs.assign(mib=costs.peak_bytes / MIB)
     groups = costs.groupby(["variant", "size"], sort=False)
     points = groups.agg(
@@ -92,7 +87,7 @@ def _panel(axes, points, size):
 def _style(row):
     """How a point looks: its runtime's colour; hollow where the output differs; the tiled schedule's are diamonds."""
     colour = look(row.runtime)["color"]
-    marker = "D" if row.variant in TILED else "s" if row.variant in levers_of.TOGETHER else "o"
+    marker = "D" if row.variant in levers_of.TILED else "s" if row.variant in levers_of.TOGETHER else "o"
     return {
         "marker": marker,
         "ms": 7 if marker == "s" else 5,
@@ -125,7 +120,7 @@ def _legend(figure, axes):
 def _label(axes, points):
     """Name the points of the front, below which nothing is, and those that others are compared with, as room allows."""
     front = set(_front(points).variant)
-    compared = [*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *TILED]
+    compared = [*levers_of.TOGETHER, *levers_of.TOGETHER.values(), *levers_of.TILED]
     first = [*compared, "onnx-lean"]  # where names do not fit, these go before others
     named = points[points.variant.isin([*compared, *front])]
     named = named.assign(order=[first.index(one) if one in first else len(first) for one in named.variant])

@@ -7,7 +7,7 @@ import pandas as pd
 from . import PARITY_LIMIT, exporters, instruments, scaling
 from .memory import MIB, mib
 from .plots import order
-from .variants import VARIANTS
+from .variants import find
 
 DATA = Path(__file__).parent.parent / "data"
 MIDDLE, LARGE = 256, 1024  # sides of the report's first picture, and of the largest with repeats in a full study
@@ -431,7 +431,7 @@ def agreement(study):
 
 def names(study):
     """The names of the study's variants, a line each: the runtime and what is done differently."""
-    known = [VARIANTS[name] for name in order(study.trials.variant.unique()) if name in VARIANTS]
+    known = [find(name) for name in order(study.trials.variant.unique()) if not set("@+:") & set(name)]
     return "\n".join(f"- `{one.name}`: {NAMES[one.runtime]}, {one.summary}" for one in known)
 
 

@@ -45,12 +45,14 @@ def frame(study):
 
 
 def _parity(study):
-    """How near the tiled schedule's output is to the whole image's, where that was measured."""
-    rows = study.parity[study.parity.variant.str.contains("tiled")]
+    """How near the tiled schedule's output is to the whole image's, at the largest size where that was measured."""
+    rows = capacity.parity(study)
+    rows = rows[rows.variant.str.contains("tiled")]
     if rows.empty:
         return ""
-    size = _text(rows[["height", "width"]].iloc[0])
-    return f", whose output is within {rows.largest_difference.max():.0e} of the whole image's at {size}"
+    size = rows[["height", "width"]].apply(tuple, axis=1)
+    rows = rows[size == size.max()]
+    return f", whose output is within {rows.largest_difference.max():.0e} of the whole image's at {_text(size.max())}"
 
 
 def deploy(study):

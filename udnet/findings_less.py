@@ -9,13 +9,13 @@ FRAME = 2160, 3840
 
 
 def graph(study):
-    """The ONNX file that a study's sessions ran: its weights' where they are at hand, else the export of seeded ones.
+    """The ONNX file that a study's sessions ran: its weights' where they are at hand, else the default's.
 
     The export is one graph, whatever the weights.
     """
     found = checkpoint.find()
     if found.caption != study.machine.get("weights"):
-        found = checkpoint.find("seeded")
+        found = checkpoint.find("default")
     return checkpoint.prepared(found, "onnx")
 
 

@@ -172,6 +172,7 @@ VARIANTS = {
         "onnx-together-no-reuse": (*ONNX, "split", "no-reuse"),
     }.items()
 }
+TILED = ("onnx-tiled", "onnx-tiled@512MiB", "pytorch-tiled")  # measured beside them, in the same hour
 TOGETHER = {"pytorch": "lever.pytorch-together", "onnx": "lever.onnx-together"}
 
 
@@ -244,7 +245,7 @@ def measure(folder, sizes=SIZES, weights=None, progress=True):
     """
     from . import scaling, study, trial
 
-    names = dict.fromkeys(name for one in LEVERS for name in (one.against, one.variant))
+    names = dict.fromkeys([*(name for one in LEVERS for name in (one.against, one.variant)), *TILED])
     trials = [
         trial.Trial(name, *size, scaling.THREADS, repeat, runs=1, weights=weights)
         for size, repeats in sizes.items()

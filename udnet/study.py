@@ -59,6 +59,7 @@ class Grid:
     timeout_seconds: float = trial.TIMEOUT_SECONDS
     sha256: str = ""
     parity_limit: float = PARITY_LIMIT  # a variant whose output differs by more is not measured
+    parity_size: tuple[int, int] = PARITY_SIZE  # of the picture whose outputs are compared, height and width
 
 
 @dataclass
@@ -94,10 +95,11 @@ def read_grid(name, weights=None):
     try:
         text = path.read_bytes()
         said = tomllib.loads(text.decode())
-        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "trials"}:
+        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_size", "trials"}:
             raise ValueError(f"unknown {min(unknown)!r}")
         trials = [one for block in said["trials"] for one in _expand(block, weights)]
         seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", trial.TIMEOUT_SECONDS))
+        size = trial.parse_size(said["parity_size"]) if "parity_size" in said else PARITY_SIZE
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
@@ -106,7 +108,8 @@ def read_grid(name, weights=None):
         raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
     for path in {one.weights for one in trials} - {None}:
         checkpoint.find(path)
-    return Grid(path.stem, interleaved(trials, seed), seed, timeout, hashlib.sha256(text).hexdigest())
+    sha256 = hashlib.sha256(text).hexdigest()
+    return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, parity_size=size)
 
 
 def interleaved(trials, seed):
@@ -201,9 +204,9 @@ def _check_parity(grid, tables, progress):
     references = {}
     for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
         if weights not in references:
-            references[weights] = _output(REFERENCE, weights)
+            references[weights] = _output(REFERENCE, weights, grid.parity_size)
         reference, reference_error = references[weights]
-        output, error = (reference, "") if name == REFERENCE else _output(name, weights)
+        output, error = (reference, "") if name == REFERENCE else _output(name, weights, grid.parity_size)
         difference = np.nan
         if output is not None and reference is not None:
             difference = float(np.abs(output - reference).max())
@@ -214,8 +217,8 @@ def _comparable(variant):
     return variant.forms and not variant.missing
 
 
-def _output(name, weights):
-    result = trial.run(trial.Trial(name, *PARITY_SIZE, 2, runs=0, weights=weights or None), keep_output=True)
+def _output(name, weights, size):
+    result = trial.run(trial.Trial(name, *size, 2, runs=0, weights=weights or None), keep_output=True)
     return result.output, result.error
 
 
@@ -272,7 +275,8 @@ class _Tables:
         return None
 
     def add_parity(self, variant, weights, difference, error):
-        row = {"variant": variant, "weights": weights, "height": PARITY_SIZE[0], "width": PARITY_SIZE[1]}
+        size = dict(zip(("height", "width"), self.grid.parity_size, strict=True))
+        row = {"variant": variant, "weights": weights, **size}
         self.parity.append(row | {"largest_difference": difference, "error": error})
         write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
 
