@@ -247,9 +247,10 @@ def test_seeded_weights_balance_the_colours(state):
 # --- which weights ---
 
 
-def test_the_weights_named_go_before_those_in_the_folder_and_those_before_the_seeded(tmp_path, weights_folder):
-    assert checkpoint.find() == checkpoint.find("seeded")
-    assert checkpoint.find().caption.startswith("weights: seeded random weights (seed 0) (sha256 ")
+def test_the_weights_named_go_before_those_in_the_folder_and_those_before_the_default(tmp_path, weights_folder):
+    assert checkpoint.find() == checkpoint.find("default")
+    assert checkpoint.find().caption.startswith("weights: the embedded default (sha256 ")
+    assert checkpoint.find("seeded").caption.startswith("weights: seeded random weights (seed 0) (sha256 ")
     for name in ("b.pth", "a.pth", ".c.onnx"):
         (weights_folder / name).write_bytes(b"1")
     assert checkpoint.find().path == weights_folder / "a.pth"

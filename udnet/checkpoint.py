@@ -22,6 +22,8 @@ from udnet.files import replacing
 
 REPO = Path(__file__).resolve().parent.parent
 WEIGHTS_FOLDER = REPO / "data" / "weights"
+DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
+DEFAULT_NAME = "the embedded default"
 SEEDED = "seeded random weights (seed 0)"
 
 PUBLISHED_URL = (
@@ -58,13 +60,16 @@ class Weights:
 
 
 def find(weights=None):
-    """The weights to use: the file named, else a file in data/weights/ (.onnx before .pth), else the embedded default.
+    """The weights to use: the file named, else one of yours in data/weights/ (.onnx before .pth), else the default.
 
-    The embedded default, also to be had by the word "seeded", is made on the spot into the cache.
+    Two words name files, too: "default", the embedded one, and "seeded", random weights, made on the spot into the
+    cache.
     """
     if weights is None:
         files = [path for suffix in ("onnx", "pth") for path in sorted(WEIGHTS_FOLDER.glob(f"[!.]*.{suffix}"))]
-        weights = files[0] if files else "seeded"
+        weights = next((path for path in files if path != DEFAULT), "default")
+    if weights == "default":
+        return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT))
     if weights == "seeded":
         path = _made(f"seeded/seeded-{__version__}.pth", "seeded")
         return Weights(SEEDED, path, _sha256(path))

@@ -10,13 +10,13 @@ from matplotlib import rc_context
 from . import Error, capacity, checkpoint, images, memory, plots, study, trial, variants
 from .memory import mib
 
-DRAWN = "the picture that the studies use"
+DRAWN = "a drawn reef"
 NO_LIMIT = "none"
 PICTURE_DPI = 75
 
 
 def pictures(folder):
-    """The photographs in a folder, by name; the picture that the studies use comes first."""
+    """The photographs in a folder, by name; a drawn reef comes first."""
     found = sorted(path.resolve() for path in Path(folder).glob("*") if path.suffix.lower() in images.KINDS)
     return [DRAWN, *map(str, found)]
 
@@ -58,24 +58,38 @@ def fits(limit, size):
     print(capacity.as_text(table) if len(table) else f"nothing keeps within {limit} at {size}")
 
 
-def side_by_side(pixels, one, other, caption):
-    """A picture, two networks' outputs for it (float32, 1 x 3 x height x width), and how they differ."""
-    height, width = pixels.shape[:2]
-    difference = np.abs(one - other)[0, :, :height, :width].max(axis=0)
-    shown = {
-        "input": pixels,
-        "PyTorch": images.to_pixels(one, height, width),
-        "ONNX Runtime": images.to_pixels(other, height, width),
-        f"difference, times {1 / difference.max():,.0f}": difference / difference.max(),
+def reefs(weights=None):
+    """The drawn reefs before and after by both runtimes, in processes of their own, their difference, the references.
+
+    The difference is amplified until the largest of all is white. `weights`: as `checkpoint.find` takes it.
+    """
+    paths = sorted(trial.REEFS.glob("reef_?.png"))
+    pictures = [images.read(path).pixels for path in paths]
+    references = [images.read(path.with_stem(f"{path.stem}_reference")).pixels for path in paths]
+    outputs = {}
+    for variant in ("pytorch", "onnx"):
+        trials = [trial.Trial(variant, *one.shape[:2], os.cpu_count(), runs=0, weights=weights) for one in pictures]
+        found = [trial.run(one, keep_output=True, pixels=seen) for one, seen in zip(trials, pictures, strict=True)]
+        outputs[variant] = [one.output for one in found]
+    differences = [np.abs(one - other)[0].max(axis=0) for one, other in zip(*outputs.values(), strict=True)]
+    most, caption = max(one.max() for one in differences), checkpoint.find(weights).caption
+    rows = {
+        "input": pictures,
+        "PyTorch": [images.to_pixels(one, *one.shape[2:]) for one in outputs["pytorch"]],
+        "ONNX Runtime": [images.to_pixels(one, *one.shape[2:]) for one in outputs["onnx"]],
+        f"difference,\ntimes {1 / most:,.0f}": [one / most for one in differences],
+        "half the water,\nwhite light": references,
     }
     with rc_context(plots.STYLE):
-        figure, panels = plots.new(9.4, 2.4, ncols=4)
-        for axes, (name, picture) in zip(panels, shown.items(), strict=True):
-            _picture(axes, picture, name)
+        figure, panels = plots.new(10.4, 7.0, nrows=len(rows), ncols=len(pictures))
+        for row, (name, shown) in zip(panels, rows.items(), strict=True):
+            for axes, picture in zip(row, shown, strict=True):
+                _picture(axes, picture, "")
+            row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
         figure.supxlabel(caption, fontsize=8.5)
     figure.alt = (
-        "A picture, its output under PyTorch and ONNX Runtime, and the difference: at most "
-        f"{difference.max():.1e}. {caption}"
+        f"{len(pictures)} drawn reefs in water, enhanced by PyTorch and by ONNX Runtime, the difference of the two, at "
+        f"most {most:.1e}, and the reefs in white light through half the water. {caption}"
     )
     plots.display(figure, dpi=PICTURE_DPI)
 

@@ -22,6 +22,7 @@ from . import (
     locality,
     notebooks,
     plots,
+    quality,
     report,
     scaling,
     study,
@@ -44,6 +45,7 @@ TABLES = {
     "differences.csv": "each exported candidate's output against PyTorch's",
     "capacity.csv": "predicted peaks under real limits, a little over them and well under",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
+    "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
 }
 
@@ -75,6 +77,7 @@ def reproduce(grid="quick", out="build"):
     instruments.run(here.folder, repeats=1)
     audit.run(here.folder, repeats=1, every_allocator=False)
     locality.run(here.folder)
+    quality.run(here.folder)
     drawn = draw(here.folder, out / "figures")
     sources = sorted(NOTEBOOKS.glob("*.ipynb"))
     failures = notebooks.execute(sources, out / "notebooks", here.folder, out / "figures")
@@ -100,6 +103,7 @@ def publish():
     exporters.run(done.folder)
     audit.run(done.folder)
     locality.run(done.folder)
+    quality.run(done.folder)
     study.run("large", done.folder / capacity.LARGE)
     capacity.run(done.folder)
     levers.measure(done.folder)

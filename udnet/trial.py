@@ -19,6 +19,7 @@ import numpy as np
 from . import Error, memory, variants
 
 PACKAGE = Path(__file__).parent
+REEFS = PACKAGE.parent / "data" / "images"
 PHASES = ("interpreter", "import", "load", "first", "steady")
 STEADY_RUNS = 3
 TIMEOUT_SECONDS = 900
@@ -69,13 +70,12 @@ class Result:
 
 
 def picture(height, width, seed=0):
-    """The picture that every trial enhances: a seeded blue-green gradient with grain, uint8, height x width x 3."""
-    down = np.linspace(1, 0, height, dtype=np.float32)[:, None]
-    across = np.linspace(0, 2 * np.pi, width, dtype=np.float32)[None]
-    light = 0.6 + 0.4 * np.sin(across) * np.cos(3 * down)
-    colour = np.stack([60 * down * light, 150 * (0.5 + down / 2) * light, 190 * (0.6 + down * 0.4) * light], axis=2)
-    grain = np.random.default_rng(seed).integers(-8, 9, (height, width, 1), dtype=np.int16)
-    return (colour + grain).clip(0, 255).astype(np.uint8)
+    """The picture that a trial enhances: one of the drawn reefs, stretched to its size, uint8, height x width x 3."""
+    from PIL import Image
+
+    reefs = sorted(REEFS.glob("reef_?.png"))
+    with Image.open(reefs[seed % len(reefs)]) as reef:
+        return np.asarray(reef.resize((width, height), Image.BICUBIC))
 
 
 # --- the parent's side ---
@@ -108,7 +108,9 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     }
     with tempfile.TemporaryDirectory(prefix="udnet-") as folder:
         folder = Path(folder)
-        np.save(folder / "picture.npy", picture(trial.height, trial.width) if pixels is None else pixels)
+        if pixels is None:
+            pixels = picture(trial.height, trial.width, trial.repeat)
+        np.save(folder / "picture.npy", pixels)
         job = {**asdict(trial), "files": files, "folder": str(folder), "keep_output": keep_output}
         with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
             job["started"] = time.time()
