@@ -24,7 +24,8 @@ def small(monkeypatch):
 
 SMALL = {"DRAWN": 32, "SIDES": (16, 24), "TRIED": range(10**6, 10**6 + 1), "LOG_STEPS": 2, "KEEP_SECONDS": 0}
 CODE = (
-    "import sys, pathlib; from udnet import train\n"
+    "import sys, pathlib, torch; from udnet import train\n"
+    "torch.set_num_threads(int(sys.argv[3]))\n"
     f"for name, value in {SMALL!r}.items(): setattr(train, name, value)\n"
     "train.run(pathlib.Path(sys.argv[1]), train.Settings(**eval(sys.argv[2])), progress=False)"
 )
@@ -54,7 +55,8 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
     about = TINY | {"steps": 40, "objective": "clean"}
     whole = train.run(tmp_path / "whole", train.Settings(**about), progress=False)
     out = tmp_path / "killed"
-    with subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(about)], stderr=subprocess.PIPE) as child:
+    told = [sys.executable, "-c", CODE, out, repr(about), torch.get_num_threads()]
+    with subprocess.Popen([str(one) for one in told], stderr=subprocess.PIPE) as child:
         while not (out / "log.csv").exists() or "psnr" not in (out / "log.csv").read_text():
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.01)

@@ -43,7 +43,7 @@ def read(folder):
 
 
 def changes(weights=None):
-    """The picture of the studies, one pixel of it turned to its opposite, through the tiled network."""
+    """A drawn reef, one pixel of it turned to its opposite, through the tiled network."""
     found = checkpoint.find(weights)
     network = variants.load_onnx_tiled(1, checkpoint.prepared(found, "stages"))
     pixels = trial.picture(HEIGHT, WIDTH)

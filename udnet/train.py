@@ -2,7 +2,7 @@
 
 A run is a folder: `scenes.npz`, light and range of the scenes that it draws from; `run.pth`, all that the next step
 depends on; `log.csv`; at the end `udnet.pth`, the inference path alone. The batch of a step follows from the seed and
-the number of the step, so nothing else has to be kept.
+the number of the step, so nothing else has to be kept. Sums are rounded otherwise by another number of threads.
 
 Objectives:
     published   the published loss, both branches; the target is the picture itself, stretched or equalised

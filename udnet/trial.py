@@ -75,7 +75,7 @@ def picture(height, width, seed=0):
 
     reefs = sorted(REEFS.glob("reef_?.png"))
     with Image.open(reefs[seed % len(reefs)]) as reef:
-        return np.asarray(reef.resize((width, height), Image.BICUBIC))
+        return np.array(reef.resize((width, height), Image.BICUBIC))
 
 
 # --- the parent's side ---
