@@ -127,13 +127,16 @@ def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs,
     assert "no folder" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
+CAPTIONS = {"default weights": "weights: some"}
+
+
 def test_what_the_default_gains(tmp_path):
     done = fabricate(tmp_path / "study")
     assert findings_quality.of(done) == findings_quality.gained(done) == findings_quality.NOT_MEASURED
     psnr = {"input": (17, 18), "gray world": (18, 17), "default weights": (19, 21), quality.PUBLISHED: (18, 20)}
     ssim = {"input": (0.7, 0.7), "gray world": (0.6, 0.6), "default weights": (0.8, 0.7), quality.PUBLISHED: (0.8, 0.8)}
     rows = [
-        ("photographs", name, method, "", psnr[method][place], ssim[method][place], 2.0, 0.5)
+        ("photographs", name, method, CAPTIONS.get(method, ""), psnr[method][place], ssim[method][place], 2.0, 0.5)
         for method in psnr
         for place, name in enumerate("ab")
     ]
@@ -146,5 +149,6 @@ def test_what_the_default_gains(tmp_path):
     assert "+2.50 (+1.00 to +4.00) dB over gray world, +1.00 dB over the published weights" in said
     assert "SSIM changes by +0.050 (+0.000 to +0.100) from the input's." in said
     table = findings_quality.of(done)
-    assert table.loc[("photographs", "input"), "pictures"] == 3
+    assert table.loc[("photographs", "input"), ["pictures", "with a reference", "weights"]].tolist() == [3, 2, ""]
+    assert table.loc[("photographs", "default weights"), "weights"] == "some"
     assert table.loc[("photographs", "input"), "UIQM"] == "3.00 (2.00 to 5.00)"

@@ -18,10 +18,11 @@ def table(scores):
     """Means over pictures by set and method, with 95% intervals, of what `quality.run` returns."""
     rows = {}
     for (kind, method), here in scores.groupby(["set", "method"], sort=False):
-        row = rows[kind, method] = {"pictures": len(here)}
+        row = rows[kind, method] = {"pictures": len(here), "with a reference": here.psnr.count()}
         for name, (heading, form) in MEASURES.items():
             values = here[name].dropna()
             row[heading] = f"{scaling.average(values):{form}}" if len(values) else ""
+        row["weights"] = here.weights.fillna("").iloc[0].removeprefix("weights: ")
     shown = pd.DataFrame.from_dict(rows, orient="index")
     shown.index = pd.MultiIndex.from_tuples(shown.index, names=["set", "method"])
     return shown
