@@ -63,7 +63,7 @@ def reefs(weights=None):
 
     The difference is amplified until the largest of all is white. `weights`: as `checkpoint.find` takes it.
     """
-    paths = sorted(trial.REEFS.glob("reef_?.png"))
+    paths = trial.reefs()
     pictures = [images.read(path).pixels for path in paths]
     references = [images.read(path.with_stem(f"{path.stem}_reference")).pixels for path in paths]
     outputs = {}

@@ -31,10 +31,8 @@ class Floor:
         if first == len(below):
             return
         z = (scene.altitude / below[first:, None]).astype(np.float32)
-        x, y = (
-            canvas.u[None] * z,
-            z * max(1.0, 0.8 - 1.6 * scene.horizon),
-        )  # looking down, the plane is less foreshortened
+        x = canvas.u[None] * z
+        y = z * max(1.0, 0.8 - 1.6 * scene.horizon)  # looking down, the plane is less foreshortened
         seen = z * canvas.pixel * np.sqrt(1 + z / scene.altitude)  # metres a pixel, across and along
         k, noise = self.scale, self.noise
         lumps = noise.fractal(k * x, k * y, k * seen, lumps=True)
@@ -78,7 +76,7 @@ class Ridge:
         if found is None:
             return
         where, u, v = found
-        x, y, seen = (u * self.range + self.shift, v * self.range, canvas.pixel * self.range)
+        x, y, seen = u * self.range + self.shift, v * self.range, canvas.pixel * self.range
         lumps = self.noise.fractal(2.2 * x, 3.2 * y, 3.2 * seen, lumps=True)
         patches = self.noise.fractal(1.5 * x, 1.5 * y + 50, 1.5 * seen)
         colour = blend(*self.colours, smooth(-0.2, 0.3, patches)) * np.clip(0.85 + 1.6 * lumps, 0.08, 2)[..., None]
@@ -267,7 +265,7 @@ class Fish:
         self.upright = kind.random() < 0.6
 
     def paint(self, canvas):
-        found = canvas.box(*(self.u - self.size, self.v - self.size), *(self.u + self.size, self.v + self.size))
+        found = canvas.box(self.u - self.size, self.v - self.size, self.u + self.size, self.v + self.size)
         if not found:
             return
         where, u, v = found

@@ -243,20 +243,20 @@ def _between(operation, top, bottom):
 
 def typical(values):
     """The median of a sample, as an `Estimate` with its 95% interval, by bootstrap."""
-    best = float(np.median(values))
-    if len(values) < 2:
-        return Estimate(best, np.nan, np.nan)
-    medians = np.median(np.random.default_rng(SEED).choice(values, (DRAWS, len(values))), axis=1)
-    return Estimate(best, *(float(edge) for edge in np.percentile(medians, [2.5, 97.5])))
+    return _estimate(values, np.median)
 
 
 def average(values):
     """The mean of a sample, as an `Estimate` with its 95% interval, by bootstrap."""
-    values = np.asarray(values, float)
+    return _estimate(values, np.mean)
+
+
+def _estimate(values, statistic):
+    best = float(statistic(values))
     if len(values) < 2:
-        return Estimate(float(values.mean()), np.nan, np.nan)
-    means = np.random.default_rng(SEED).choice(values, (DRAWS, len(values))).mean(axis=1)
-    return Estimate(float(values.mean()), *(float(edge) for edge in np.percentile(means, [2.5, 97.5])))
+        return Estimate(best, np.nan, np.nan)
+    drawn = statistic(np.random.default_rng(SEED).choice(values, (DRAWS, len(values))), axis=1)
+    return Estimate(best, *(float(edge) for edge in np.percentile(drawn, [2.5, 97.5])))
 
 
 def compare(frame, value, over, under, side, threads=THREADS):

@@ -106,7 +106,7 @@ def draw(seed, height, width, rows=None):
     small = SMALL, max(1, round(SMALL * width / height))
     light, metres = scene.rows(*small, 0, SMALL)
     v = (np.arange(SMALL) + 0.5) / SMALL
-    exposed = levels(water.picture(light.copy(), metres, v, SMALL)), levels(water.reference(light, metres, v))
+    exposed = levels(water.picture(light, metres, v, SMALL)), levels(water.reference(light, metres, v))
     top, bottom = rows or (0, height)
     stripes = [
         _stripe(scene, water, exposed, height, width, first, min(first + STRIPE, bottom), seed)

@@ -99,6 +99,7 @@ class _State:
 
     def __init__(self, settings):
         self.settings, self.step, self.seconds, self.rows, self.terms = settings, 0, 0.0, [], []
+        self.tried = [scenes.draw(seed, DRAWN, DRAWN) for seed in TRIED]
         torch.manual_seed(settings.seed)
         self.network = model.InferenceUDnet() if settings.objective == "direct" else model.UDnet(settings.vgg)
         direct = settings.objective == "direct" and settings.vgg
@@ -142,8 +143,8 @@ class _State:
         """A row of the log: means over the steps since the last one, PSNR on scenes that are never trained on."""
         means = pd.DataFrame(self.terms).mean().to_dict()
         self.terms = []
-        psnr = float(np.mean([quality.psnr(self.enhance(view.picture), view.reference) for view in _tried()]))
-        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": sum(means.values()), **means, "psnr": psnr}
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": sum(means.values()), **means}
+        row["psnr"] = self.psnr()
         self.rows.append(row)
         return row
 
@@ -152,12 +153,14 @@ class _State:
         names = model.InferenceUDnet().state_dict()
         return {name: self.mean[name.removeprefix("decoder.")].contiguous().clone() for name in names}
 
-    def enhance(self, pixels):
-        """A picture by the running mean."""
+    def psnr(self):
+        """Of the running mean of the weights, on the scenes that are never trained on, dB."""
         network = model.InferenceUDnet()
         network.load_state_dict(self.averaged())
         with torch.inference_mode():
-            return to_pixels(network(torch.from_numpy(to_batch(pixels))).numpy(), *pixels.shape[:2])
+            outputs = [network(torch.from_numpy(to_batch(view.picture))).numpy() for view in self.tried]
+        pairs = zip(outputs, self.tried, strict=True)
+        return float(np.mean([quality.psnr(to_pixels(one, DRAWN, DRAWN), view.reference) for one, view in pairs]))
 
     def keep(self, out):
         """Write the state, then the log."""
@@ -260,7 +263,3 @@ def _draw_all(path, settings, progress):
 
 def _drawn(seed):
     return tuple(one.astype(np.float16) for one in scenes.Scene(seed).rows(DRAWN, DRAWN, 0, DRAWN))
-
-
-def _tried():
-    return [scenes.draw(seed, DRAWN, DRAWN) for seed in TRIED]

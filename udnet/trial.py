@@ -19,7 +19,6 @@ import numpy as np
 from . import Error, memory, variants
 
 PACKAGE = Path(__file__).parent
-REEFS = PACKAGE.parent / "data" / "images"
 PHASES = ("interpreter", "import", "load", "first", "steady")
 STEADY_RUNS = 3
 TIMEOUT_SECONDS = 900
@@ -69,12 +68,17 @@ class Result:
         return self.rows[-1]["error"]
 
 
+def reefs():
+    """The files of the drawn reefs, in their order."""
+    return sorted((PACKAGE.parent / "data" / "images").glob("reef_?.png"))
+
+
 def picture(height, width, seed=0):
     """The picture that a trial enhances: one of the drawn reefs, stretched to its size, uint8, height x width x 3."""
     from PIL import Image
 
-    reefs = sorted(REEFS.glob("reef_?.png"))
-    with Image.open(reefs[seed % len(reefs)]) as reef:
+    paths = reefs()
+    with Image.open(paths[seed % len(paths)]) as reef:
         return np.array(reef.resize((width, height), Image.BICUBIC))
 
 

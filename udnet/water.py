@@ -90,13 +90,13 @@ class Water:
         return (1 + self.slope * (0.5 - v))[:, None, None]
 
 
-def levels(linear, low=0.5, high=99.0):
+def levels(linear):
     """Of a small picture, the two values that its exposure puts at black and white.
 
     The lightest hundredth is white; where that would make the whole too light, its mean is gray, as cameras do it.
     """
-    black = np.percentile(linear.mean(2), low) * 0.8
-    white = np.percentile(linear.max(2), high)
+    black = np.percentile(linear.mean(2), 0.5) * 0.8
+    white = np.percentile(linear.max(2), 99)
     return black, max(white, black + (linear.mean() - black) / GRAY)
 
 
