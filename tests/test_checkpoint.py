@@ -217,6 +217,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         part.write_text("ne")
         raise RuntimeError
     assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
+    with pytest.raises(Error, match="cannot be written"), files.replacing(out):
+        raise OSError(28, "No space left on device")
     with pytest.raises(Error, match="no folder"), files.replacing(tmp_path / "no" / "w.pth"):
         pass
 

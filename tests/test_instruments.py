@@ -128,7 +128,7 @@ def test_goes_on_where_it_stopped(tmp_path, put):
 
 
 def test_two_never_write_into_one_folder(tmp_path, put):
-    with study.alone(tmp_path), pytest.raises(Error, match="another study is writing"):
+    with study.alone(tmp_path), pytest.raises(Error, match="another run is writing"):
         instruments.run(tmp_path, progress=False)
 
 

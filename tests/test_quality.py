@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from test_publish import fabricate
 
-from udnet import findings_quality, quality, scenes
+from udnet import checkpoint, findings_quality, quality, scenes
 from udnet.__main__ import main
 
 
@@ -66,12 +66,18 @@ def test_contrast_of_stripes():
     assert quality.contrast(flat(9, 9, 9).astype(float)) == 0
 
 
-def test_sharpness_follows_edges():
-    picture = np.zeros((32, 32, 3)) + 100
-    picture[:, 16:] = 200
-    soft = np.zeros((32, 32, 3)) + np.linspace(100, 200, 32)[:, None]
+def test_sharpness_of_a_ramp():
+    """Sobel's edges are 16 everywhere but 8 at both ends, which are reflected; times the ramp, 10, 12, … 40."""
+    ramp = np.zeros((16, 16, 3)) + (10 + 2 * np.arange(16))[:, None]
+    left, right = (16 * 24) / (8 * 10), (16 * 38) / (8 * 40)
+    assert quality.sharpness(ramp) == pytest.approx(2 * (2 * np.log(left) + 2 * np.log(right)) / 4)
     assert quality.sharpness(flat(100, 100, 100).astype(float)) == 0
-    assert quality.sharpness(picture) != quality.sharpness(soft)
+
+
+def test_sharpness_leaves_out_a_block_with_a_flat_part():
+    picture = flat(100, 100, 100).astype(float)
+    picture[:, 16:] = 200
+    assert quality.sharpness(picture) == 0
 
 
 def test_uciqe_of_two_halves():
@@ -85,7 +91,20 @@ def test_uciqe_of_one_colour_is_its_saturation():
     from skimage.color import rgb2lab
 
     lightness, a, b = rgb2lab(flat(200, 60, 40))[0, 0]
-    assert quality.uciqe(flat(200, 60, 40)) == pytest.approx(0.2576 * np.hypot(a, b) / lightness, rel=1e-6)
+    saturation = np.hypot(a, b) / np.sqrt(a * a + b * b + lightness * lightness)
+    assert quality.uciqe(flat(200, 60, 40)) == pytest.approx(0.2576 * saturation, rel=1e-6)
+
+
+def test_uciqe_of_two_colours():
+    from skimage.color import rgb2lab
+
+    picture = flat(200, 60, 40)
+    picture[16:] = 40, 80, 120
+    lightness, a, b = np.moveaxis(rgb2lab(picture[[0, -1], 0]), 1, 0) / 100
+    chroma = np.hypot(a, b)
+    spread, contrast = abs(chroma[0] - chroma[1]) / 2, abs(lightness[0] - lightness[1])
+    saturation = (chroma / np.hypot(chroma, lightness)).mean()
+    assert quality.uciqe(picture) == pytest.approx(0.4680 * spread + 0.2745 * contrast + 0.2576 * saturation)
 
 
 def test_uiqm_is_the_weighted_sum():
@@ -110,9 +129,13 @@ def photographs(tmp_path):
     return folder
 
 
-def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs, monkeypatch, capsys):
+@pytest.fixture
+def one_scene(monkeypatch):
     monkeypatch.setattr(quality, "SCENES", range(2 * 10**6, 2 * 10**6 + 1))
     monkeypatch.setattr(scenes, "REEF_SIZE", (64, 72))
+
+
+def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs, one_scene, capsys):
     assert main(["quality", str(tmp_path / "out"), "--photographs", str(photographs)]) == 0
     assert "gray world" in capsys.readouterr().out
     table = quality.run(tmp_path / "out").set_index(["picture", "method"])
@@ -125,6 +148,47 @@ def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs,
     assert table.weights["one", "default weights"].startswith("weights: the embedded default")
     assert main(["quality", str(tmp_path / "other"), "--photographs", str(tmp_path / "none")]) == 2
     assert "no folder" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_a_table_is_kept_where_it_has_all_that_is_asked_for(tmp_path, photographs, one_scene, monkeypatch):
+    out = tmp_path / "out"
+    scored = quality.run(out)
+    assert set(scored.set) == {"scenes"}
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "score", None)
+        pd.testing.assert_frame_equal(quality.run(out), scored)
+    assert set(quality.run(out, photographs).set) == {"scenes", "photographs"}
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "score", None)
+        assert set(quality.run(out).set) == {"scenes", "photographs"}, "more than is asked for is kept"
+        patch.setattr(checkpoint, "DEFAULT_NAME", "other weights")
+        with pytest.raises(TypeError):
+            quality.run(out)
+    assert "published weights" in set(quality.run(out, published=checkpoint.DEFAULT).method)
+
+
+def test_photographs_that_cannot_be_scored_are_one_line_and_leave_nothing(tmp_path, photographs, one_scene, capsys):
+    def said(*more):
+        assert main(["quality", str(tmp_path / "out"), "--photographs", str(photographs), *more]) == 2
+        assert not (tmp_path / "out").exists()
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        return told
+
+    assert "there is no such file" in said("--published", str(tmp_path / "none.onnx"))
+    (photographs / "alone.png").write_bytes((photographs / "alone.jpg").read_bytes())
+    assert "2 photographs with the name alone: rename all but one" in said()
+    Image.new("RGB", (64, 10)).save(photographs / "alone.png")
+    (photographs / "alone.jpg").unlink()
+    assert "alone.png: a side of less than 11 pixels" in said()
+    Image.new("RGB", (64, 80)).save(photographs / "alone.png")
+    Image.new("RGB", (80, 64)).save(photographs / "alone_reference.png")
+    assert "differ in size (80x64 and 64x80): make them the same" in said()
+    (photographs / "alone_reference.png").write_bytes(b"not a picture")
+    assert "alone_reference.png: empty, cut short, or not" in said()
+    for path in photographs.iterdir():
+        path.rename(path.with_name("." + path.name))
+    assert "no photographs in it" in said()
 
 
 CAPTIONS = {"default weights": "weights: some"}

@@ -61,6 +61,27 @@ def test_a_wider_picture_shows_more_to_the_sides():
     assert np.allclose(narrow, wide[:, 60:180])
 
 
+def test_the_exposure_of_a_very_wide_picture_is_that_of_its_middle():
+    wide, wider = (scenes.draw(5, 64, 64 * times).reference for times in (scenes.WIDEST, scenes.WIDEST + 2))
+    assert np.abs(wider[:, 64:-64].astype(int) - wide).max() <= 1, "but for rounding"
+
+
+@pytest.mark.parametrize("seed", [scenes.REEFS[0], scenes.REEFS[3]])
+def test_the_range_is_the_distance_that_the_water_acts_over(seed):
+    here = water.Water(np.random.default_rng([seed, 1]))
+    clear = scenes.Scene(seed).rows(64, 96, 0, 64)[1]
+    assert scenes.draw(seed, 64, 96).range == pytest.approx(here.near * clear)
+
+
+def test_the_range_of_a_floor_follows_from_the_camera_s_height():
+    scene = next(scene for scene in map(scenes.Scene, range(100)) if scene.horizon < 0)
+    scene.things = []
+    metres = scene.rows(96, 96, 0, 96)[1]
+    v = (np.arange(96) + 0.5) / 96
+    flat = scene.altitude / (v - scene.horizon)
+    assert np.median(metres / flat[:, None]) == pytest.approx(1, abs=0.1), "but for its hills"
+
+
 def test_a_stripe_of_8k_takes_little_memory():
     code = (
         "from udnet import memory, scenes\n"

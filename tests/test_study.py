@@ -296,7 +296,7 @@ def test_another_machine_is_refused(done, tmp_path, key, value):
 
 
 def test_two_studies_never_write_into_one_folder(done):
-    with study.alone(done.folder), pytest.raises(Error, match="another study is writing"):
+    with study.alone(done.folder), pytest.raises(Error, match="another run is writing"):
         study.run(done.folder.parent / "small.toml", done.folder, progress=False)
     study.run(done.folder.parent / "small.toml", done.folder, progress=False)  # and is free again
 

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from udnet import Error, checkpoint, model, scenes, train
+from udnet import Error, checkpoint, model, quality, scenes, study, train
+from udnet.__main__ import main
 
 TINY = {"steps": 6, "batch": 1, "scenes": 2}
+VALIDATION = train.VALIDATION
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,7 @@ def small(monkeypatch):
         monkeypatch.setattr(train, name, value)
 
 
-SMALL = {"DRAWN": 32, "SIDES": (16, 24), "TRIED": range(10**6, 10**6 + 1), "LOG_STEPS": 2, "KEEP_SECONDS": 0}
+SMALL = {"DRAWN": 32, "SIDES": (16, 24), "VALIDATION": range(10**6, 10**6 + 1), "LOG_STEPS": 2, "KEEP_SECONDS": 0}
 CODE = (
     "import sys, pathlib, torch; from udnet import train\n"
     "torch.set_num_threads(int(sys.argv[3]))\n"
@@ -51,12 +53,18 @@ def test_a_run_gives_inference_weights_and_a_log(tmp_path, objective):
     assert np.isfinite(log.psnr).all()
 
 
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
-    about = TINY | {"steps": 40, "objective": "clean"}
+def started(out, about):
+    """A run in a process of its own."""
+    told = [sys.executable, "-c", CODE, out, repr(about), torch.get_num_threads()]
+    return subprocess.Popen([str(one) for one in told], stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("objective", ["direct", "clean"])
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, objective):
+    about = TINY | {"steps": 40, "objective": objective}
     whole = train.run(tmp_path / "whole", train.Settings(**about), progress=False)
     out = tmp_path / "killed"
-    told = [sys.executable, "-c", CODE, out, repr(about), torch.get_num_threads()]
-    with subprocess.Popen([str(one) for one in told], stderr=subprocess.PIPE) as child:
+    with started(out, about) as child:
         while not (out / "log.csv").exists() or "psnr" not in (out / "log.csv").read_text():
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.01)
@@ -68,12 +76,64 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
     pd.testing.assert_frame_equal(*logs)
 
 
+def test_a_run_that_is_killed_while_it_draws_leaves_its_folder_free(tmp_path):
+    with started(tmp_path, TINY | {"scenes": 20_000}) as child:
+        while not (tmp_path / "settings.json").exists():
+            assert child.poll() is None, child.stderr.read()
+            time.sleep(0.01)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGKILL)
+    with study.alone(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_a_log_that_a_kill_has_kept_from_being_written_is_written(tmp_path):
+    train.run(tmp_path, train.Settings(**TINY), progress=False)
+    log = (tmp_path / "log.csv").read_text()
+    (tmp_path / "log.csv").unlink()
+    train.run(tmp_path, train.Settings(**TINY), progress=False)
+    assert (tmp_path / "log.csv").read_text() == log
+
+
+@pytest.mark.parametrize("objective", train.OBJECTIVES)
+def test_with_vgg_s_checkpoint_its_term_is_in_the_loss(tmp_path, monkeypatch, objective):
+    monkeypatch.setattr(train, "SIDES", (32,))
+    monkeypatch.setattr(train, "_features", lambda path: model.vgg_features())
+    train.run(tmp_path, train.Settings(objective, vgg="vgg16.pth", **TINY | {"steps": 2}), progress=False)
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert (log.perceptual > 0).all()
+    terms = log.drop(columns=["step", "seconds", "loss", "psnr"])
+    assert log.loss.to_numpy() == pytest.approx(terms.sum(axis=1).to_numpy(), rel=1e-4)
+
+
+def test_a_request_that_cannot_be_met_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "other.pth").write_bytes(checkpoint.DEFAULT.read_bytes())
+    wrong = {
+        "--seed=-1": "no seed -1: give one from 0",
+        f"--vgg={tmp_path / 'none.pth'}": "there is no such file",
+        f"--vgg={tmp_path / 'other.pth'}": "does not fit VGG16",
+        "--objective=best": "no objective 'best': choose from published, clean, direct",
+    }
+    for option, said in wrong.items():
+        assert main(["train", str(tmp_path / "out"), option]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_what_is_kept_stays(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "ssim", lambda *_: torch.tensor(float("nan")))
+        with pytest.raises(Error, match="the loss of step 1 is not finite"):
+            train.run(tmp_path, train.Settings(**TINY), progress=False)
+    assert not (tmp_path / "run.pth").exists()
+    assert train.run(tmp_path, train.Settings(**TINY), progress=False).exists()
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     train.run(tmp_path, train.Settings(**TINY), progress=False)
-    with pytest.raises(Error, match="holds a run with other settings"):
+    with pytest.raises(Error, match=r"holds a run with other settings \(seed 0\): give these"):
         train.run(tmp_path, train.Settings(**TINY | {"seed": 1}), progress=False)
-    with pytest.raises(Error, match="no objective 'best': choose from published, clean, direct"):
-        train.run(tmp_path, train.Settings("best"), progress=False)
 
 
 def test_a_network_learns_a_scene(tmp_path):
@@ -93,8 +153,33 @@ def test_pairs_show_the_same_scene_in_water_and_without(tmp_path):
     assert np.array_equal(pool.light[0], scenes.Scene(0).rows(32, 32, 0, 32)[0].astype(np.float16))
 
 
-def test_scenes_that_are_tried_are_not_trained_on():
-    assert min(train.TRIED) >= train.HELD_OUT > train.Settings().scenes
+class Clear:
+    """Water that is not there."""
+
+    near = 1.0
+
+    def __init__(self, rng):
+        pass
+
+    def picture(self, light, metres, v, height):
+        return light
+
+    def reference(self, light, metres, v):
+        return light
+
+
+def test_a_picture_and_its_reference_show_the_same_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "Water", Clear)
+    monkeypatch.setattr(train, "_photographed", lambda light, *_: train.develop(light, *train.levels(light)))
+    pool = train._Pool(tmp_path / "scenes.npz", train.Settings(scenes=3), progress=False)
+    seen = [pool.batch(step) for step in range(8)]
+    assert all(torch.equal(x, reference) for x, reference in seen)
+    assert not all(torch.equal(x, x.flip(3)) for x, _ in seen), "they would look the same either way round"
+
+
+def test_no_two_uses_share_a_scene():
+    uses = range(train.Settings().scenes), VALIDATION, quality.SCENES, scenes.REEFS
+    assert len(set().union(*uses)) == sum(map(len, uses))
 
 
 def test_without_vgg_s_checkpoint_its_term_is_left_out():

@@ -132,6 +132,12 @@ def test_timeline_has_samples_and_no_times():
         assert row["sampled_peak_bytes"] in resident
 
 
+def test_a_process_that_is_gone_has_no_samples():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert trial._sample(process) == []
+
+
 def test_timeline_has_the_stages_of_a_network():
     result = run("STAGED", timeline=True)
     assert [stage["stage"] for stage in result.stages] == ["before", "spike"] * 2

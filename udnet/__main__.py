@@ -98,7 +98,7 @@ def parser():
     one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH")
 
     one = command(quality, "score the enhanced pictures: input, gray world, default and published weights")
-    one.add_argument("out", type=Path, help="folder of the table; what is there is kept")
+    one.add_argument("out", type=Path, help="folder of the table; one that has all this is kept")
     one.add_argument("--photographs", type=Path, metavar="FOLDER", help="NAME and, for some, NAME_reference")
     one.add_argument("--published", metavar="FILE", help="the published weights")
 
@@ -284,8 +284,6 @@ def train(arguments):
     """Train the network on drawn scenes, into a folder; what is there already is gone on with."""
     from .train import Settings, run
 
-    if not arguments.vgg:
-        print("udnet: without --vgg the perceptual term is left out of the loss", file=sys.stderr)
     given = {name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")}
     print(run(arguments.out, Settings(**{name: value for name, value in given.items() if value is not None})))
 
@@ -309,7 +307,6 @@ def quality(arguments):
 
     if arguments.photographs and not arguments.photographs.is_dir():
         raise Error(f"no folder {arguments.photographs}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     print(findings_quality.table(run(arguments.out, arguments.photographs, arguments.published)).to_string())
 
 

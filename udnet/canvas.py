@@ -62,7 +62,7 @@ class Noise:
         return above + (below - above) * down
 
     def fractal(self, x, y, footprint, octaves=7, gain=0.65, lumps=False):
-        """Ever finer noise, as far as pixels that cover so many units can show it; `lumps`: in [0, 1], with creases."""
+        """Ever finer noise, as far as pixels that cover so many units can show it; `lumps`: with creases."""
         total = np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y)), np.float32)
         weights = gain ** np.arange(octaves, dtype=np.float32)
         for weight in weights:

@@ -261,7 +261,7 @@ def save(state, out):
 
 
 def seeded(seed=0):
-    """The embedded default: the 66 tensors of the inference path, by name; the same values on every machine.
+    """Seeded values: the 66 tensors of the inference path, by name; the same on every machine.
 
     Random features ride on a colour balance, so that the output is a picture: at full size the first three channels
     carry the picture's own colours through the instance norm, which takes each to mean 0.5 and standard deviation

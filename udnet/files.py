@@ -11,7 +11,10 @@ PARTS = ".udnet-*"  # what `replacing` names a file that is not whole yet
 
 @contextmanager
 def replacing(out):
-    """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong."""
+    """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong.
+
+    `Error` where the system refuses.
+    """
     out = Path(out)
     if not out.parent.is_dir():
         raise Error(f"{out}: there is no folder {out.parent}; make it first")
@@ -19,6 +22,9 @@ def replacing(out):
     try:
         yield part
         part.replace(out)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Error(f"{out}: cannot be written ({reason}): name another file, or free some space") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -208,7 +208,9 @@ def write(picture, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             image.save(part, kind, **options)
-    except Exception as error:  # the disk, the format's own limits, memory
+    except Error as error:
+        raise PictureError(str(error)) from error
+    except Exception as error:  # the format's own limits, memory
         raise PictureError(f"{path}: cannot be written ({_line(error)}): name another file or format") from error
 
 

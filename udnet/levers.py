@@ -260,22 +260,20 @@ def measure(folder, sizes=SIZES, weights=None, progress=True):
 
 def _psnr(size, weights=None):
     """PSNR of the inexact levers' 8-bit output against float32's on the trials' picture; a tidy frame."""
-    import numpy as np
     import pandas as pd
 
-    from . import checkpoint, images, scaling, study, trial
+    from . import checkpoint, images, quality, scaling, study, trial
 
     def pixels(name):
         one = trial.Trial(name, *size, scaling.THREADS, runs=0, weights=weights)
         output = trial.run(one, keep_output=True).output
-        return None if output is None else images.to_pixels(output, *size).astype(float)
+        return None if output is None else images.to_pixels(output, *size)
 
     expected, rows = pixels(study.REFERENCE), []
     about = {"weights": checkpoint.find(weights).name, "height": size[0], "width": size[1]}
     for name in (one.variant for one in LEVERS if one.change in INEXACT.values()):
         if (enhanced := pixels(name)) is not None:
-            error = np.square(enhanced - expected).mean()
-            rows.append({"variant": name, **about, "psnr": 10 * np.log10(255**2 / error) if error else np.inf})
+            rows.append({"variant": name, **about, "psnr": quality.psnr(enhanced, expected)})
     return pd.DataFrame(rows, columns=["variant", *about, "psnr"])
 
 

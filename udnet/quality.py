@@ -3,7 +3,12 @@
 All take uint8 RGB, height x width x 3.
 """
 
+from collections import Counter
+from functools import partial
+
 import numpy as np
+
+from . import Error
 
 TRIMMED = 0.1  # of UIQM's colour values, at either end
 BLOCK = 8  # side of UIQM's blocks
@@ -11,10 +16,11 @@ EXTREME = 0.01  # of UCIQE's lightness, at either end
 
 
 def psnr(picture, reference):
-    """Peak signal to noise ratio, dB."""
+    """Peak signal to noise ratio, dB; infinite where they are equal."""
     from skimage.metrics import peak_signal_noise_ratio
 
-    return float(peak_signal_noise_ratio(reference, picture))
+    with np.errstate(divide="ignore"):
+        return float(peak_signal_noise_ratio(reference, picture))
 
 
 def ssim(picture, reference):
@@ -30,7 +36,7 @@ def uciqe(picture):
 
     Yang, Sowmya, "An underwater color image quality evaluation metric", IEEE Transactions on Image Processing 24(12),
     2015. CIE Lab in hundredths; contrast: the mean of the lightest hundredth less that of the darkest; saturation:
-    chroma by lightness.
+    chroma by the length of chroma and lightness together, as in the authors' own code.
     """
     from skimage.color import rgb2lab
 
@@ -39,7 +45,8 @@ def uciqe(picture):
     ordered = np.sort(lightness, axis=None)
     count = max(1, round(EXTREME * ordered.size))
     contrast = ordered[-count:].mean() - ordered[:count].mean()
-    saturation = np.divide(chroma, lightness, out=np.zeros_like(chroma), where=lightness > 0)
+    length = np.hypot(chroma, lightness)
+    saturation = np.divide(chroma, length, out=np.zeros_like(chroma), where=length > 0)
     return float(0.4680 * chroma.std() + 0.2745 * contrast + 0.2576 * saturation.mean())
 
 
@@ -66,14 +73,13 @@ def colourfulness(picture):
 
 
 def sharpness(picture):
-    """UISM: of each channel times its Sobel edges, the log ratio of the extremes of every block."""
+    """UISM: of each channel times its Sobel edges, the log ratio of the extremes of every block; 0 where one is 0."""
     from scipy.ndimage import sobel
 
     total = 0.0
     for weight, channel in zip((0.299, 0.587, 0.114), np.moveaxis(picture, 2, 0), strict=True):
         edges = np.hypot(sobel(channel, 0), sobel(channel, 1))
-        top = edges.max()
-        low, high = _extremes(edges * channel / top if top else edges)
+        low, high = _extremes(edges * channel)
         seen = low > 0
         total += weight * 2 * np.log(high[seen] / low[seen]).sum() / low.size
     return float(total)
@@ -104,56 +110,96 @@ def gray_world(picture):
 
 FILE = "quality.csv"
 SCENES = range(2 * 10**6, 2 * 10**6 + 24)  # seeds, far from those that training sees and tries
+REFERENCE = "_reference"  # after a photograph's name
+LEAST = 11  # pixels: the window of SSIM
 COLUMNS = ["set", "picture", "method", "weights", "psnr", "ssim", "uiqm", "uciqe"]
 PUBLISHED = "published weights"
 
 
 def run(folder, photographs=None, published=None):
-    """Score every method on scenes and photographs that training never saw, into `folder`/quality.csv; kept if there.
+    """Score every method on scenes and photographs that training never saw, into `folder`/quality.csv.
 
-    `photographs`: a folder of them, NAME and, for some, NAME_reference; `published`: the file of the published weights.
-    Returns a row a picture and method, with `COLUMNS`; psnr in dB, psnr and ssim nan without a reference.
+    A table that is there is kept where it has all that is asked for, by these weights. `photographs`: a folder of them,
+    NAME and, for some, NAME_reference; `published`: the file of the published weights. Returns a row a picture and
+    method, with `COLUMNS`; psnr in dB, psnr and ssim nan without a reference. `Error`, with nothing written, where a
+    photograph cannot be scored.
     """
     import pandas as pd
 
-    from .study import write_csv
+    from . import checkpoint, study
 
+    captions = {"input": "", "gray world": "", "default weights": checkpoint.find("default").caption}
+    if published:
+        captions[PUBLISHED] = checkpoint.find(published).caption
+    pictures = [(("scenes", str(seed)), partial(_scene, seed)) for seed in SCENES]
+    if photographs:
+        pictures += _photographs(photographs)
     path = folder / FILE
-    if not path.exists():
-        write_csv(path, pd.DataFrame(_scores(photographs, published), columns=COLUMNS))
+    if path.exists():
+        known = pd.read_csv(path, dtype={"picture": str}, keep_default_na=False)[COLUMNS[:4]]
+        asked = {(*which, *method) for which, _ in pictures for method in captions.items()}
+        if asked <= set(known.itertuples(index=False, name=None)):
+            return pd.read_csv(path)
+    with study.alone(folder):
+        study.write_csv(path, pd.DataFrame(_scores(pictures, captions, published), columns=COLUMNS))
     return pd.read_csv(path)
 
 
-def _scores(photographs, published):
+def _scores(pictures, captions, published):
     from tqdm import tqdm
 
     from .variants import load
 
-    methods = {"input": (lambda pixels: pixels, ""), "gray world": (gray_world, "")}
-    for name, weights in {"default weights": "default", PUBLISHED: published}.items():
-        if weights:
-            enhance = load(weights=weights)
-            methods[name] = enhance, enhance.weights.caption
-    for kind, name, picture, reference in tqdm(list(_pictures(photographs)), desc="quality", unit=" pictures"):
-        for method, (enhance, caption) in methods.items():
+    methods = {"input": lambda pixels: pixels, "gray world": gray_world, "default weights": load(weights="default")}
+    if published:
+        methods[PUBLISHED] = load(weights=published)
+    for (kind, name), read in tqdm(pictures, desc="quality", unit=" pictures"):
+        picture, reference = read()
+        for method, caption in captions.items():
             about = {"set": kind, "picture": name, "method": method, "weights": caption}
-            yield about | score(enhance(picture), reference)
+            yield about | score(methods[method](picture), reference)
 
 
-def _pictures(photographs):
-    """Set, name, picture and its reference, which not every photograph has."""
-    from . import images, scenes
+def _scene(seed):
+    """A scene's picture and reference."""
+    from . import scenes
 
-    for seed in SCENES:
-        view = scenes.draw(seed, *scenes.REEF_SIZE)
-        yield "scenes", str(seed), view.picture, view.reference
-    paths = sorted(photographs.iterdir()) if photographs else []
-    known = {path.stem: path for path in paths if path.suffix.lower() in images.KINDS}
+    view = scenes.draw(seed, *scenes.REEF_SIZE)
+    return view.picture, view.reference
+
+
+def _photographs(folder):
+    """The photographs of a folder, each read once to see that it can be scored: (set, name), what reads it again."""
+    from . import images
+
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in images.KINDS and path.name[0] != "."]
+    stem, times = Counter(path.stem for path in paths).most_common(1)[0] if paths else ("", 0)
+    if times > 1:
+        raise Error(f"{folder}: {times} photographs with the name {stem}: rename all but one")
+    known, found = {path.stem: path for path in paths}, []
     for name, path in known.items():
-        if not name.endswith("_reference"):
-            reference = known.get(f"{name}_reference")
-            pixels = images.read(reference).pixels if reference else None
-            yield "photographs", name, images.read(path).pixels, pixels
+        if not name.endswith(REFERENCE):
+            found.append((("photographs", name), partial(_pair, path, known.get(name + REFERENCE))))
+            found[-1][1]()
+    if not found:
+        raise Error(f"{folder}: no photographs in it: name a folder with some")
+    return found
+
+
+def _pair(path, reference):
+    """A photograph and its reference, which not every one has; `Error` where they cannot be compared."""
+    from . import images
+
+    pixels = images.read(path).pixels
+    if min(pixels.shape[:2]) < LEAST:
+        raise Error(f"{path}: a side of less than {LEAST} pixels cannot be scored: take it out of the folder")
+    if reference is None:
+        return pixels, None
+    expected = images.read(reference).pixels
+    if expected.shape != pixels.shape:
+        sizes = " and ".join("{}x{}".format(*one.shape[:2]) for one in (pixels, expected))
+        raise Error(f"{path} and {reference} differ in size ({sizes}): make them the same")
+    return pixels, expected
 
 
 def score(picture, reference=None):

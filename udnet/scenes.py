@@ -15,7 +15,7 @@ from .canvas import Canvas, Noise
 from .reefs import FLOOR_ENDS, Boulder, Brain, Branches, Fan, Fish, Floor, Ridge, Star, Tentacles
 from .water import Water, develop, levels, to_bytes
 
-AIMS = 0.3, 0.3, 0.15, 0.25  # how often a scene looks down, ahead, up, and at something close
+AIMED = 0.3, 0.3, 0.15, 0.25  # how often a scene looks down, ahead, up, and at something close
 CLOSE = -4.0  # the horizon of a camera that looks straight at what is before it
 
 
@@ -26,8 +26,8 @@ class Scene:
         rng = np.random.default_rng(seed)
         self.noise = Noise(rng)
         # from 1 on the floor is out of sight
-        aims = rng.uniform(-0.9, -0.2), rng.uniform(0, 0.45), rng.uniform(0.4, 1.3), CLOSE
-        self.horizon = rng.choice(aims, p=AIMS)
+        horizons = rng.uniform(-0.9, -0.2), rng.uniform(0, 0.45), rng.uniform(0.4, 1.3), CLOSE
+        self.horizon = rng.choice(horizons, p=AIMED)
         self.altitude = rng.uniform(0.9, 2.2) * max(1 - self.horizon, 0.1) / 1.2  # of the camera over the floor
         self.floor = Floor(rng, self.noise)
         ridges = rng.integers(0, 4) if 0 < self.horizon < 1 else 0
@@ -40,7 +40,10 @@ class Scene:
         self.lamp_at = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.7)
 
     def rows(self, height, width, top, bottom):
-        """Light (rows x width x 3, linear; none in open water) and range in metres (rows x width) of some rows."""
+        """Light (rows x width x 3, linear; none in open water) and range (rows x width) of some rows.
+
+        The range is in the metres of clear water; `Water.near` makes it that of a turbid one.
+        """
         u, v = (np.arange(width) + 0.5 - width / 2) / height, (np.arange(top, bottom) + 0.5) / height
         canvas = Canvas(u.astype(np.float32), v.astype(np.float32), 1 / height)
         self.floor.paint(canvas, self)
@@ -97,15 +100,16 @@ class View:
 
 STRIPE = 64  # rows that are drawn at once
 SMALL = 96  # height of the picture that the exposure is taken from
+WIDEST = 4  # of its heights
 
 
 def draw(seed, height, width, rows=None):
     """The `View` of a scene; `rows`: (top, bottom), all where none are given."""
     scene, rng = Scene(seed), np.random.default_rng([seed, 1])
     water = Water(rng)
-    small = SMALL, max(1, round(SMALL * width / height))
-    light, metres = scene.rows(*small, 0, SMALL)
-    v = (np.arange(SMALL) + 0.5) / SMALL
+    small = SMALL, max(1, round(SMALL * min(width / height, WIDEST)))
+    light, clear = scene.rows(*small, 0, SMALL)
+    metres, v = water.near * clear, (np.arange(SMALL) + 0.5) / SMALL
     exposed = levels(water.picture(light, metres, v, SMALL)), levels(water.reference(light, metres, v))
     top, bottom = rows or (0, height)
     stripes = [
@@ -124,8 +128,8 @@ def save(view, path):
 
 def _stripe(scene, water, exposed, height, width, top, bottom, seed):
     first, last = max(0, top - water.halo(height)), min(height, bottom + water.halo(height))
-    light, metres = scene.rows(height, width, first, last)
-    v = (np.arange(first, last) + 0.5) / height
+    light, clear = scene.rows(height, width, first, last)
+    metres, v = water.near * clear, (np.arange(first, last) + 0.5) / height
     own = slice(top - first, bottom - first)
     reference = develop(water.reference(light[own], metres[own], v[own]), *exposed[1])
     picture = develop(water.picture(light, metres, v, height)[own], *exposed[0])

@@ -311,11 +311,11 @@ def write_csv(path, frame):
 
 @contextmanager
 def alone(folder):
-    """Hold the folder, so that two studies never write into one, and remove what a killed one was writing."""
+    """Hold the folder, so that two runs never write into one, and remove what a killed one was writing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Error(f"cannot make the folder {folder}: {error.strerror}; give another --out") from error
+        raise Error(f"cannot make the folder {folder}: {error.strerror}; give another") from error
     with _locked(folder):
         for part in folder.glob(files.PARTS):
             part.unlink()
@@ -334,7 +334,7 @@ def _locked(folder):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise Error(f"another study is writing into {folder}: wait for it, or give another --out") from error
+        raise Error(f"another run is writing into {folder}: wait for it, or give another folder") from error
     try:
         yield
     finally:

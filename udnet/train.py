@@ -1,10 +1,11 @@
 """Training: UDnet on drawn scenes, seeded; interrupted in any way, it goes on as if it had not been.
 
-A run is a folder: `scenes.npz`, light and range of the scenes that it draws from; `run.pth`, all that the next step
-depends on; `log.csv`; at the end `udnet.pth`, the inference path alone. The batch of a step follows from the seed and
-the number of the step, so nothing else has to be kept. Sums are rounded otherwise by another number of threads.
+A run is a folder: `settings.json`; `scenes.npz`, light and range of the scenes that it draws from; `run.pth`, all that
+the next step depends on; `log.csv`; at the end `udnet.pth`, the inference path alone. The batch of a step follows from
+the seed and the number of the step, so nothing else has to be kept. Sums are rounded otherwise by another number of
+threads.
 
-Objectives:
+Objectives, each with the perceptual term of VGG16 where its ImageNet checkpoint is given:
     published   the published loss, both branches; the target is the picture itself, stretched or equalised
     clean       the same, with the scene's clean reference as the target
     direct      the inference path alone, by its squared error from the clean reference and its structural similarity
@@ -13,8 +14,10 @@ Objectives:
 import io
 import json
 import math
+import os
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -32,8 +35,7 @@ OBJECTIVES = ("published", "clean", "direct")
 DRAWN = 192  # height and width of the scenes as they are kept
 SIDES = range(96, 168, 8)  # of a batch's pictures, in pixels
 SMALLEST = 0.45  # of a scene's side, what a picture shows of it
-HELD_OUT = 10**6  # seeds from here on are never trained on
-TRIED = range(HELD_OUT, HELD_OUT + 8)  # the scenes that the log's PSNR is of
+VALIDATION = range(10**6, 10**6 + 8)  # seeds of the scenes that the log's PSNR is of, never trained on
 TINT = 0.2  # standard deviation of the logarithm of a camera's gain of a colour
 AVERAGED = 0.998  # share of the past in the running mean of the weights, which is what is kept
 STRUCTURE = 0.05  # weight of the loss of structural similarity
@@ -56,25 +58,35 @@ class Settings:
 
 
 def run(out, settings, progress=True):
-    """Train into the folder `out`, or go on there; returns the path of the inference-only weights."""
+    """Train into the folder `out`, or go on there; returns the path of the inference-only weights.
+
+    `Error`, with nothing written, where the settings cannot be met or are not those of the run in the folder.
+    """
     if settings.objective not in OBJECTIVES:
         raise Error(f"no objective {settings.objective!r}: choose from {', '.join(OBJECTIVES)}")
+    if settings.seed < 0:
+        raise Error(f"no seed {settings.seed}: give one from 0")
+    state = _State(settings)
     with alone(out):
         _same(out / "settings.json", settings)
+        if progress and not settings.vgg:
+            print("udnet: without --vgg the perceptual term is left out of the loss", file=sys.stderr)
         pool = _Pool(out / "scenes.npz", settings, progress)
-        state = _State(settings)
         if (out / "run.pth").exists():
             state.restore(out / "run.pth")
         _go(out, state, pool, progress)
+        write_csv(out / "log.csv", pd.DataFrame(state.rows))  # once more: a kill may have come before it
         checkpoint.save(state.averaged(), out / "udnet.pth")
     return out / "udnet.pth"
 
 
 def _same(path, settings):
     """Refuse a folder of other settings."""
-    if path.exists() and json.loads(path.read_text()) != asdict(settings):
-        raise Error(f"{path.parent} holds a run with other settings: give another folder, or remove that one")
-    files.write_text(path, json.dumps(asdict(settings), indent=1) + "\n")
+    wanted = asdict(settings)
+    there = json.loads(path.read_text()) if path.exists() else wanted
+    if other := ", ".join(f"{name} {there.get(name)!r}" for name in wanted if there.get(name) != wanted[name]):
+        raise Error(f"{path.parent} holds a run with other settings ({other}): give these, or another folder")
+    files.write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def _go(out, state, pool, progress):
@@ -99,11 +111,12 @@ class _State:
 
     def __init__(self, settings):
         self.settings, self.step, self.seconds, self.rows, self.terms = settings, 0, 0.0, [], []
-        self.tried = [scenes.draw(seed, DRAWN, DRAWN) for seed in TRIED]
+        self.perceptual = model.PerceptualLoss(_features(settings.vgg)) if settings.vgg else None
+        self.validation = [scenes.draw(seed, DRAWN, DRAWN) for seed in VALIDATION]
         torch.manual_seed(settings.seed)
-        self.network = model.InferenceUDnet() if settings.objective == "direct" else model.UDnet(settings.vgg)
-        direct = settings.objective == "direct" and settings.vgg
-        self.perceptual = model.PerceptualLoss(model.imagenet_features(settings.vgg)) if direct else None
+        self.network = model.InferenceUDnet() if settings.objective == "direct" else model.UDnet()
+        if self.perceptual and settings.objective != "direct":
+            self.network.VGG16 = self.perceptual
         self.network.to(memory_format=torch.channels_last)
         self.parameters = list(self.network.decoder.parameters())
         self.optimiser = torch.optim.Adam(self.parameters, settings.rate)
@@ -116,8 +129,11 @@ class _State:
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate * (1 + math.cos(math.pi * self.step / self.settings.steps)) / 2
         terms = self.losses(x, reference)
+        loss = sum(terms.values())
+        if not loss.isfinite():
+            raise Error(f"the loss of step {self.step + 1} is not finite: train with another seed, in another folder")
         self.optimiser.zero_grad()
-        sum(terms.values()).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.step += 1
@@ -132,12 +148,11 @@ class _State:
         if self.settings.objective == "direct":
             with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as fast; the weights themselves stay in float32
                 output = self.network(x)
-            output, target = output.float(), reference
-            terms = {"mse": F.mse_loss(output, target), "structure": STRUCTURE * (1 - ssim(output, target))}
-        else:
-            target = model.draw_target(x) if self.settings.objective == "published" else reference
-            return self.network.loss(x, target, perceptual=bool(self.settings.vgg))
-        return terms | ({"perceptual": self.perceptual(output, target)} if self.perceptual else {})
+            output = output.float()
+            terms = {"mse": F.mse_loss(output, reference), "structure": STRUCTURE * (1 - ssim(output, reference))}
+            return terms | ({"perceptual": self.perceptual(output, reference)} if self.perceptual else {})
+        target = model.draw_target(x) if self.settings.objective == "published" else reference
+        return self.network.loss(x, target, perceptual=self.perceptual is not None)
 
     def note(self):
         """A row of the log: means over the steps since the last one, PSNR on scenes that are never trained on."""
@@ -158,14 +173,14 @@ class _State:
         network = model.InferenceUDnet()
         network.load_state_dict(self.averaged())
         with torch.inference_mode():
-            outputs = [network(torch.from_numpy(to_batch(view.picture))).numpy() for view in self.tried]
-        pairs = zip(outputs, self.tried, strict=True)
+            outputs = [network(torch.from_numpy(to_batch(view.picture))).numpy() for view in self.validation]
+        pairs = zip(outputs, self.validation, strict=True)
         return float(np.mean([quality.psnr(to_pixels(one, DRAWN, DRAWN), view.reference) for one, view in pairs]))
 
     def keep(self, out):
         """Write the state, then the log."""
         state = {
-            "network": self.network.state_dict(),
+            "network": self.network.decoder.state_dict(),  # all that is trained
             "optimiser": self.optimiser.state_dict(),
             "mean": self.mean,
             **{name: getattr(self, name) for name in ("step", "seconds", "rows", "terms")},
@@ -177,10 +192,17 @@ class _State:
     def restore(self, path):
         """Take up a state."""
         state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
+        self.network.decoder.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         for name in ("mean", "step", "seconds", "rows", "terms"):
             setattr(self, name, state[name])
+
+
+def _features(path):
+    """VGG16's features from its ImageNet checkpoint; `CheckpointError` for any other file."""
+    vgg = model.VGG16()
+    checkpoint.load_into(vgg, checkpoint.read(path), path)
+    return vgg.features
 
 
 def ssim(output, target):
@@ -228,8 +250,9 @@ class _Pool:
         at = top + (np.arange(side) * shown // side), left + (np.arange(side) * shown // side)
         if rng.random() < 0.5:
             at = at[0], at[1][::-1]
-        light, metres = (one[place][at[0]][:, at[1]].astype(np.float32) for one in (self.light, self.range))
+        light, clear = (one[place][at[0]][:, at[1]].astype(np.float32) for one in (self.light, self.range))
         water, v = Water(rng), (at[0] + 0.5) / DRAWN
+        metres = water.near * clear
         reference = water.reference(light, metres, v)
         picture = _photographed(water.picture(light, metres, v, side), water, rng)
         return picture, develop(reference, *levels(reference))
@@ -253,8 +276,8 @@ def _draw_all(path, settings, progress):
     from tqdm import tqdm
 
     seeds = range(settings.scenes)
-    with ProcessPoolExecutor() as workers:
-        drawn = workers.map(_drawn, seeds, chunksize=8)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:  # not processes, which would outlive a kill and hold the folder
+        drawn = workers.map(_drawn, seeds)
         parts = list(tqdm(drawn, total=len(seeds), disable=not progress, unit=" scenes"))
     light, metres = (np.stack(one) for one in zip(*parts, strict=True))
     with files.replacing(path) as part:

@@ -197,9 +197,13 @@ def _compile():
 
 def _sample(process):
     """Memory-profiler's samples of a process until it ends: (seconds since the epoch, resident bytes)."""
+    import psutil
     from memory_profiler import memory_usage
 
-    seen = memory_usage(process, interval=SAMPLE_SECONDS, timestamps=True, max_iterations=1)
+    try:
+        seen = memory_usage(process, interval=SAMPLE_SECONDS, timestamps=True, max_iterations=1)
+    except psutil.NoSuchProcess:  # it ended, and was waited for, between two samples
+        return []
     return [(at, int(mib * memory.MIB)) for mib, at in seen if mib > 0]
 
 

@@ -6,7 +6,7 @@ comes straight from a thing fades by one coefficient, the veil of scattered ligh
     I = J E exp(-direct z) + veil (1 - exp(-back z)),    E = exp(-K depth),
 
 with K, the diffuse attenuation of daylight, of the ten water types of Jerlov (Marine Optics, 1976, table XXVII) at 600,
-525 and 475 nm. The water scatters all colours alike, so its veil has the colour of E / K.
+525 and 475 nm. The water scatters all colours alike, so its veil goes from the colour of E towards that of E / K.
 """
 
 import numpy as np
@@ -37,11 +37,9 @@ class Water:
         self.name = name or rng.choice(list(JERLOV), p=np.divide(VISITED, sum(VISITED)))
         k = np.array(JERLOV[self.name])
         depth = rng.uniform(0.05, 1.0) / k.min()  # m; in turbid water one does not dive as deep
-        near = min(1.0, rng.uniform(0.03, 0.16) / k.min())  # nor look as far: of the scene's range
+        self.near = float(min(1, rng.uniform(0.03, 0.16) / k.min()))  # nor look as far: the scene is that much smaller
         scattering = rng.uniform(0, 0.2)  # alike for all colours
-        self.direct, self.back = (
-            near * (k * rng.uniform(1, 1.5) + scattering * rng.uniform(0.6, 1.2)) for _ in range(2)
-        )
+        self.direct, self.back = (k * rng.uniform(1, 1.5) + scattering * rng.uniform(0.6, 1.2) for _ in range(2))  # 1/m
         daylight = np.exp(-k * depth)
         self.balance = (daylight.max() / daylight) ** rng.uniform(0, 0.5)  # what the camera does about it
         self.daylight = daylight / daylight.max()
@@ -50,8 +48,8 @@ class Water:
         self.clear_veil = 0.35 * (veil / veil.max()) ** 0.6
         self.slope = rng.uniform(0, 1.2)  # how much brighter the water is upwards
         self.strobe = rng.uniform(0.3, 2) if rng.random() < 0.35 else 0.0  # white, beside the daylight
-        self.lit = rng.uniform(1, 4)  # metres to where it has spread to half
-        self.scattered = rng.uniform(0.0, 0.25)  # of the direct light, by metre
+        self.lit = self.near * rng.uniform(1, 4)  # metres to where it has spread to half
+        self.scattered = rng.uniform(0.0, 0.25) / self.near  # of the direct light, by metre
         self.spread = rng.uniform(0.001, 0.006)  # in heights of the picture
         self.noise = 0.03 * rng.uniform() ** 2  # most cameras remove it
 
@@ -60,7 +58,7 @@ class Water:
         return int(REACH * self.spread * height + 0.5)
 
     def picture(self, light, metres, v, height):
-        """Linear light at the camera: of light (rows x width x 3), range (rows x width) and places of rows `v`."""
+        """Linear light at the camera: of light (rows x width x 3), range in m (rows x width) and places of rows `v`."""
         z = metres[..., None]
         there = np.exp(-z * self.direct)
         direct = light * ((self.daylight + self._flash(z) * there) * there).astype(np.float32)
