@@ -36,10 +36,11 @@ def gained(study):
     said = []
     for kind, here in scores.dropna(subset="psnr").groupby("set", sort=False):
         wide = here.pivot(index="picture", columns="method", values=["psnr", "ssim"])
-        default, others = wide["psnr", "default weights"], [name for name in wide["psnr"] if name != "default weights"]
+        default = wide["psnr", "default weights"]
         over = ", ".join(
             f"{scaling.average(default - wide['psnr', name]):+.2f} dB over {'the ' * (name != 'gray world')}{name}"
-            for name in (name for name in ("input", "gray world", quality.PUBLISHED) if name in others)
+            for name in ("input", "gray world", quality.PUBLISHED)
+            if name in wide["psnr"]
         )
         less = scaling.average(wide["ssim", "default weights"] - wide["ssim", "input"])
         what = "pairs of photographs" if kind == "photographs" else "scenes"
