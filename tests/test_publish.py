@@ -113,7 +113,9 @@ from IPython.display import display
 pixel = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-display({"image/png": pixel}, metadata={"image/png": {"alt": 'A curve that "falls" below 1'}}, raw=True)
+for kind in ("png", "jpeg"):
+    alt = f'A curve that "falls" below 1, as {kind}'
+    display({f"image/{kind}": pixel}, metadata={f"image/{kind}": {"alt": alt}}, raw=True)
 """.strip()
 
 
@@ -248,7 +250,7 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
 
     one = tags(pages[0])
     alts = [attributes.get("alt") for tag, attributes in one if tag == "img"]
-    assert alts == ["A photograph", 'A curve that "falls" below 1']
+    assert alts == ["A photograph", *(f'A curve that "falls" below 1, as {kind}' for kind in ("png", "jpeg"))]
     assert ("a", {"href": "02-two.html"}) in one
     assert "<title>One page</title>" in pages[0].read_text()
 

@@ -12,7 +12,6 @@ from .memory import mib
 
 DRAWN = "a drawn reef"
 NO_LIMIT = "none"
-PICTURE_DPI = 75
 
 
 def pictures(folder):
@@ -49,7 +48,7 @@ def show(picture, variant, side, limit=NO_LIMIT, weights=None):
         return
     enhanced = images.to_pixels(result.output, height, width)
     uses = checkpoint.find(weights).caption if chosen.forms else "no weights"
-    plots.display(explored(pixels, enhanced, result, f"{Path(variant).name}, {uses}"), dpi=PICTURE_DPI)
+    plots.display(explored(pixels, enhanced, result, f"{Path(variant).name}, {uses}"), photographs=True)
 
 
 def fits(limit, size):
@@ -73,25 +72,24 @@ def reefs(weights=None):
         outputs[variant] = [one.output for one in found]
     differences = [np.abs(one - other)[0].max(axis=0) for one, other in zip(*outputs.values(), strict=True)]
     most, caption = max(one.max() for one in differences), checkpoint.find(weights).caption
-    rows = {
+    columns = {
         "input": pictures,
         "PyTorch": [images.to_pixels(one, *one.shape[2:]) for one in outputs["pytorch"]],
         "ONNX Runtime": [images.to_pixels(one, *one.shape[2:]) for one in outputs["onnx"]],
-        f"difference,\ntimes {1 / most:,.0f}": [one / most for one in differences],
-        "half the water,\nwhite light": references,
+        f"difference, times {1 / most:,.0f}": [one / most for one in differences],
+        "half the water, white light": references,
     }
     with rc_context(plots.STYLE):
-        figure, panels = plots.new(10.4, 7.0, nrows=len(rows), ncols=len(pictures))
-        for row, (name, shown) in zip(panels, rows.items(), strict=True):
-            for axes, picture in zip(row, shown, strict=True):
-                _picture(axes, picture, "")
-            row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+        figure, panels = plots.new(10.4, 9.6, nrows=len(pictures), ncols=len(columns))
+        for column, (name, shown) in zip(panels.T, columns.items(), strict=True):
+            for axes, picture in zip(column, shown, strict=True):
+                _picture(axes, picture, name if axes is column[0] else "")
         figure.supxlabel(caption, fontsize=8.5)
     figure.alt = (
         f"{len(pictures)} drawn reefs in water, enhanced by PyTorch and by ONNX Runtime, the difference of the two, at "
         f"most {most:.1e}, and the reefs in white light through half the water. {caption}"
     )
-    plots.display(figure, dpi=PICTURE_DPI)
+    plots.display(figure, photographs=True)
 
 
 def explored(pixels, enhanced, result, caption):

@@ -41,13 +41,11 @@ def instruments(study):
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     shares = (seen.seen_bytes / seen.planted_bytes).groupby(seen.instrument)
     kernel = (seen.seen_bytes - seen.planted_bytes).abs()[seen.instrument == "kernel's peak"].max() / MIB
-    missed = (shares.get_group("memory-profiler, 100 ms") < 0.5).mean()
-    axes.set_title(
-        f"The kernel's peak is within {kernel:.1f} MiB;\nsamples every 100 ms miss most of {missed:.0%} of the spikes"
-    )
+    sampled = shares.get_group("memory-profiler, 100 ms")
+    missed = f"less than half of {(sampled < 0.5).sum()} of {len(sampled)} spikes"
+    axes.set_title(f"The kernel's peak is within {kernel:.2f} MiB;\nsamples every 100 ms see {missed}")
     figure.alt = (
-        f"Planted spikes and what was seen of them: kernel within {kernel:.1f} MiB, memory-profiler at 100 ms "
-        f"misses most of {missed:.0%}."
+        f"Planted spikes and what was seen of them: kernel within {kernel:.2f} MiB, memory-profiler at 100 ms {missed}."
     )
     return figure
 

@@ -201,7 +201,7 @@ def measuring(study):
     middle, low, high = instruments.tracking_cost(table)
     return (
         f"**By the kernel's own high-water mark, in a fresh process, with repeats.** It reads a planted spike of "
-        f"{instruments.SPIKE_SECONDS * 1000:.0f} ms within {off / MIB:.1f} MiB, from "
+        f"{instruments.SPIKE_SECONDS * 1000:.0f} ms within {off / MIB:.2f} MiB, from "
         f"{mib(spikes.planted_bytes.min())} to {mib(spikes.planted_bytes.max())}; samples every 10 ms see "
         f"{shares.get_group('memory-profiler, 10 ms').median():.0%} of it (median), samples every 100 ms "
         f"{shares.get_group('memory-profiler, 100 ms').median():.0%}, and readings between steps none. "

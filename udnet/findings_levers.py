@@ -120,7 +120,8 @@ def less_exact(study):
     )
     psnr = "x".join(str(side) for side in levers.psnr(study.folder)[["height", "width"]].iloc[0])
     return (
-        f"At {here['size'].iloc[0]}, with the PSNR of the 8-bit output against float32's at {psnr}: {'; '.join(said)}."
+        f"At {here['size'].iloc[0]}, with the PSNR of the picture that is written, against float32's, at {psnr}: "
+        f"{'; '.join(said)}."
     )
 
 

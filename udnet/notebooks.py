@@ -22,12 +22,14 @@ main .jp-MarkdownOutput pre { margin: .5rem 0 1rem }</style>
 {%- block body_header -%}
 {{ super() }}<nav class="jp-RenderedHTMLCommon"><a href="index.html">All notebooks</a></nav>
 {%- endblock -%}
-{%- block data_png scoped -%}
-{%- set alt = output | get_metadata('alt', 'image/png') -%}
+{%- macro picture(output, kind) -%}
+{%- set alt = output | get_metadata('alt', kind) -%}
 <div class="jp-RenderedImage jp-OutputArea-output">
-<img {% if alt %}alt="{{ alt | escape_html }}"{% endif %} src="data:image/png;base64,{{ output.data['image/png'] }}">
+<img {% if alt %}alt="{{ alt | escape_html }}"{% endif %} src="data:{{ kind }};base64,{{ output.data[kind] }}">
 </div>
-{%- endblock -%}
+{%- endmacro -%}
+{%- block data_png scoped -%}{{ picture(output, 'image/png') }}{%- endblock -%}
+{%- block data_jpg scoped -%}{{ picture(output, 'image/jpeg') }}{%- endblock -%}
 """
 
 

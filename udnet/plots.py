@@ -185,15 +185,16 @@ def _numbered(svg):
     )
 
 
-def display(figure, dpi=110):
-    """Show a figure in a notebook, with its alt text; photographs take fewer dots an inch to keep the file small."""
+def display(figure, photographs=False):
+    """Show a figure in a notebook, with its alt text; one of photographs as JPEG, which keeps the file small."""
     from IPython.display import display
 
+    kind = "jpeg" if photographs else "png"
     data = io.BytesIO()
     with rc_context(STYLE):
-        figure.savefig(data, dpi=dpi, metadata={"Software": None})
-    bundle = {"image/png": data.getvalue(), "text/plain": figure.alt}
-    display(bundle, metadata={"image/png": {"alt": figure.alt}}, raw=True)
+        figure.savefig(data, format=kind, dpi=110, **({} if photographs else {"metadata": {"Software": None}}))
+    bundle = {f"image/{kind}": data.getvalue(), "text/plain": figure.alt}
+    display(bundle, metadata={f"image/{kind}": {"alt": figure.alt}}, raw=True)
 
 
 def say(text):
