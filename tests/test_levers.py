@@ -274,7 +274,7 @@ def test_what_helps_together(made_up):
     assert "0 of 1 save less than 5% of what they are against, and 0 of these need" in each
     assert "1 of 3 save less than 5%" in each
     exact = findings_levers.less_exact(made_up)
-    assert "the 8-bit output against float32's at 256x256: " in exact
+    assert "the picture that is written, against float32's, at 256x256: " in exact
     assert "float16 on `onnx` saves 896 MiB and takes 0.50 times as long, at 61.5 dB" in exact
 
 
