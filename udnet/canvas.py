@@ -11,7 +11,10 @@ SIDE = 256  # of a table of noise, a power of two
 
 @dataclass
 class Canvas:
-    """Some rows of a picture: light (rows x width x 3) and range in metres, from the far to the near painted over."""
+    """Some rows of a picture: light (rows x width x 3) and range in metres.
+
+    It is painted from the near to the far, each thing behind what is there: what is hidden is never worked out.
+    """
 
     u: np.ndarray  # of the columns
     v: np.ndarray  # of the rows
@@ -21,32 +24,45 @@ class Canvas:
         shape = len(self.v), len(self.u)
         self.light = np.zeros((*shape, 3), np.float32)
         self.range = np.full(shape, FAR, np.float32)
+        self.left = np.ones(shape, np.float32)  # of the light from behind what is there
 
     def box(self, left, top, right, bottom):
-        """The slices of these rows that the box covers, with their places; None where it covers none."""
+        """The slices of these rows that the box covers and that are not hidden, with their places; None where none."""
         rows = slice(*np.searchsorted(self.v, (top, bottom)))
         columns = slice(*np.searchsorted(self.u, (left, right)))
+        open_ = self.left[rows, columns] > 0
+        rows, columns = _within(rows, open_.any(axis=1)), _within(columns, open_.any(axis=0))
         if rows.start == rows.stop or columns.start == columns.stop:
             return None
         return (rows, columns), self.u[None, columns], self.v[rows, None]
 
-    def paint(self, where, cover, colour, metres=None):
-        """Colour over what is there, as far as it covers; `metres` is its range."""
-        light = self.light[where]
-        light += cover[..., None] * (colour - light)
-        if metres is not None:
-            self.range[where] = np.where(cover > 0.5, metres, self.range[where])
+    def paint(self, where, cover, colour, metres):
+        """Colour behind what is there, as far as it covers; `metres` is its range."""
+        left = self.left[where]
+        seen = cover * left
+        self.light[where] += seen[..., None] * colour
+        left -= seen
+        self.range[where] = np.where((cover > 0.5) & (self.range[where] == FAR), metres, self.range[where])
 
     def shade(self, where, factor):
-        """Less light on what is there."""
-        self.light[where] *= factor[..., None]
+        """Less light from behind what is there."""
+        self.left[where] *= factor
+
+
+def _within(place, found):
+    """From the first to the last of a slice that was found."""
+    at = np.flatnonzero(found)
+    return slice(place.start + at[0], place.start + at[-1] + 1) if len(at) else slice(0, 0)
 
 
 class Noise:
     """Smooth noise of the plane, within -1 and 1, that can be asked for at any place."""
 
     def __init__(self, rng):
-        self.table = rng.uniform(-1, 1, SIDE * SIDE).astype(np.float32)
+        table = rng.uniform(-1, 1, SIDE * SIDE).astype(np.float32).reshape(SIDE, SIDE)
+        low = np.roll(table, -1, axis=0)
+        around = table, np.roll(table, -1, axis=1), low, np.roll(low, -1, axis=1)
+        self.table = np.stack(around, axis=-1).reshape(-1, 4)  # of each square its four corners, read at once
 
     def at(self, x, y):
         """One value a unit, between which it is smooth."""
@@ -54,17 +70,17 @@ class Noise:
         across, down = x - left, y - top
         across *= across * (3 - 2 * across)
         down *= down * (3 - 2 * down)
-        left, top = left.astype(np.int32) & (SIDE - 1), (top.astype(np.int32) & (SIDE - 1)) * SIDE
-        right, low = (left + 1) & (SIDE - 1), (top + SIDE) & (SIDE * SIDE - 1)
-        above, below = self.table[top + left], self.table[low + left]
-        above += (self.table[top + right] - above) * across
-        below += (self.table[low + right] - below) * across
+        square = (top.astype(np.intp) & (SIDE - 1)) * SIDE + (left.astype(np.intp) & (SIDE - 1))
+        above, above_right, below, below_right = np.moveaxis(self.table.take(square, axis=0), -1, 0)
+        above = above + (above_right - above) * across
+        below = below + (below_right - below) * across
         return above + (below - above) * down
 
     def fractal(self, x, y, footprint, octaves=7, gain=0.65, lumps=False):
         """Ever finer noise, as far as pixels that cover so many units can show it; `lumps`: with creases."""
         total = np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y)), np.float32)
         weights = gain ** np.arange(octaves, dtype=np.float32)
+        footprint = np.asarray(footprint, np.float32)
         for weight in weights:
             seen = np.clip(2 - 4 * footprint, 0, 1)  # from a quarter to half a cycle a pixel
             if not np.any(seen):
@@ -72,7 +88,7 @@ class Noise:
             value = self.at(x, y)
             total += weight * seen * (np.abs(value) * 2 - 0.6 if lumps else value)
             # turned and shifted, so that the lattices of two octaves do not meet
-            x, y, footprint = 1.68 * x - 1.4 * y + 7.3, 1.4 * x + 1.68 * y + 3.1, 2.19 * footprint
+            x, y, footprint = 1.68 * x - 1.4 * y + 7.3, 1.4 * x + 1.68 * y + 3.1, np.float32(2.19) * footprint
         return total / weights.sum()
 
 

@@ -54,8 +54,8 @@ class Floor:
             bent = noise.at(1.7 * x + 9, 1.7 * y)
             lines = 1 - np.abs(noise.at(3.1 * x + bent, 3.1 * y - bent))
             shade *= 1 + self.caustics * np.clip(2 - 8 * seen, 0, 1) * (lines**6 * 1.4 - 0.3)
-        canvas.light[first:] = colour * np.clip(shade, 0.1, 2.2)[..., None]
-        canvas.range[first:] = z * np.sqrt(1 + canvas.u * canvas.u)
+        colour = colour * np.clip(shade, 0.1, 2.2)[..., None]
+        canvas.paint(slice(first, None), np.float32(1), colour, z * np.sqrt(1 + canvas.u * canvas.u))
 
 
 class Ridge:
@@ -92,7 +92,8 @@ class Standing:
     SATURATION, VALUE = 0.95, (0.3, 0.95)
 
     def __init__(self, rng, noise, u, v, size, metres):
-        self.noise, self.u, self.v, self.size, self.range = noise, u, v, size, metres
+        self.noise = noise
+        self.u, self.v, self.size, self.range = float(u), float(v), float(size), float(metres)
         self.colours = [drawn_colour(rng, self.HUES, self.SATURATION, self.VALUE) for _ in range(2)]
         self.shift = rng.uniform(0, 200)
         self.wide = rng.uniform(0.8, 1.5)
@@ -102,13 +103,17 @@ class Standing:
         """What else it draws."""
 
     def paint(self, canvas):
-        self.shadow(canvas)
-        reach = self.size * self.wide * 1.1
-        found = canvas.box(self.u - reach, self.v - 1.15 * self.size, self.u + reach, self.v + 0.45 * self.size)
+        side, top = (self.size * reach for reach in self.reach())
+        found = canvas.box(self.u - side, self.v - top, self.u + side, self.v + 0.45 * self.size)
         if found:
             where, u, v = found
             x, y = (u - self.u) / self.size, (self.v - v) / self.size  # y up from its foot
-            self.draw(canvas, where, x, y, canvas.pixel / self.size)
+            self.draw(canvas, where, x, y, np.float32(canvas.pixel / self.size))
+        self.shadow(canvas)
+
+    def reach(self):
+        """How far it reaches to either side and up, of its size."""
+        return 1.1 * self.wide, 1.15
 
     def shadow(self, canvas):
         """Less light about its foot."""
@@ -200,14 +205,18 @@ class Branches(Standing):
 
     def _fork(self, rng, start, angle, length, thick, depth):
         end = start + length * np.array([np.sin(angle), np.cos(angle)])
-        self.segments.append((*start, *end, thick, thick * 0.8, depth / 4))
+        self.segments.append((*start.tolist(), *end.tolist(), thick, thick * 0.8, depth / 4))
         if depth < 4:
             for side in (-1, 1) if rng.random() < 0.85 else (rng.choice([-1, 1]),):
                 turn = angle + side * rng.uniform(0.2, 0.65)
                 self._fork(rng, end, turn, length * rng.uniform(0.6, 0.9), thick * 0.78, depth + 1)
 
+    def reach(self):
+        _, _, x, y, thick, _, _ = np.transpose(self.segments)
+        return float(max(super().reach()[0], (abs(x) + thick).max())), float((y + thick).max())
+
     def draw(self, canvas, where, x, y, pixel):
-        for segment in self.segments:
+        for segment in reversed(self.segments):
             self.limb(canvas, where, x, y, pixel, *segment)
 
     def limb(self, canvas, where, x, y, pixel, x0, y0, x1, y1, thick, thin, along):
@@ -244,9 +253,8 @@ class Tentacles(Branches):
             length = rng.uniform(0.6, 1) / 4
             for joint in range(4):
                 end = place + length * np.array([np.sin(angle), np.cos(angle)])
-                self.segments.append(
-                    (*place, *end, thick * (1 - 0.18 * joint), thick * (0.82 - 0.18 * joint), joint / 4)
-                )
+                thicks = thick * (1 - 0.18 * joint), thick * (0.82 - 0.18 * joint)
+                self.segments.append((*place.tolist(), *end.tolist(), *thicks, joint / 4))
                 place, angle = end, angle + bend / 3 + rng.normal(0, 0.12)
 
 
@@ -255,13 +263,13 @@ class Fish:
 
     def __init__(self, rng, looks, u, v, size, metres, left):
         kind = np.random.default_rng(looks)
-        self.u, self.v, self.size, self.range, self.left = u, v, size, metres, left
-        self.tilt = rng.normal(0, 0.15)
+        self.u, self.v, self.size, self.range, self.left = float(u), float(v), float(size), float(metres), int(left)
+        self.tilt = float(rng.normal(0, 0.15))
         hues = (0.0, 0.05, 0.1, 0.14, 0.16, 0.55, 0.62, 0.9)
         self.back, self.stripe = (drawn_colour(kind, hues, 0.9, (0.25, 0.95)) for _ in range(2))
-        self.belly = blend(self.back, np.float32(0.8), np.array([0.6]))[0]
+        self.belly = blend(self.back, np.float32(0.8), np.array([0.6], np.float32))[0]
         self.deep = kind.uniform(0.16, 0.32)  # half its height, of its length
-        self.stripes = kind.choice([0, 0, 3, 5, 8])
+        self.stripes = int(kind.choice([0, 0, 3, 5, 8]))
         self.upright = kind.random() < 0.6
 
     def paint(self, canvas):
@@ -284,7 +292,7 @@ class Fish:
         if self.stripes:
             wave = np.sin(self.stripes * 2 * np.pi * (x if self.upright else y * 2))
             colour = blend(colour, self.stripe, smooth(-0.2, 0.3, wave))
-        light = np.clip(1.15 - 0.6 * across, 0.2, 1.2) * np.where(body > 0, 1, 0.75)
+        light = np.clip(1.15 - 0.6 * across, 0.2, 1.2) * np.where(body > 0, np.float32(1), np.float32(0.75))
         eye = np.sqrt((x + 0.36) ** 2 + (y + 0.04) ** 2)
         light = light * smooth(0.025, 0.035, eye) + 1.6 * smooth(0.012, 0.008, eye)
         canvas.paint(where, cover, colour * light[..., None], self.range)

@@ -5,6 +5,8 @@ shows the same scene as a small one, with more detail. Places are in heights of 
 middle of its upper edge; lengths in the scene are in metres; colours are linear.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,7 @@ class Scene:
         self.noise = Noise(rng)
         # from 1 on the floor is out of sight
         horizons = rng.uniform(-0.9, -0.2), rng.uniform(0, 0.45), rng.uniform(0.4, 1.3), CLOSE
-        self.horizon = rng.choice(horizons, p=AIMED)
+        self.horizon = float(rng.choice(horizons, p=AIMED))
         self.altitude = rng.uniform(0.9, 2.2) * max(1 - self.horizon, 0.1) / 1.2  # of the camera over the floor
         self.floor = Floor(rng, self.noise)
         ridges = rng.integers(0, 4) if 0 < self.horizon < 1 else 0
@@ -35,7 +37,7 @@ class Scene:
         things += [self._standing(rng) for _ in range(rng.integers(6, 45))] if self.horizon < 0.95 else []
         things += [self._standing(rng) for _ in range(rng.integers(10, 60))] if self.horizon == CLOSE else []
         things += self._swimming(rng, rng.integers(0, 4) + 2 * (self.horizon > 0.45))
-        self.things = sorted(things, key=lambda thing: -thing.range)
+        self.things = sorted(things, key=lambda thing: thing.range)
         self.lamp = rng.uniform(0.3, 1.0) if rng.random() < 0.3 else 0.0  # a diver's, beside the light from above
         self.lamp_at = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.7)
 
@@ -46,13 +48,13 @@ class Scene:
         """
         u, v = (np.arange(width) + 0.5 - width / 2) / height, (np.arange(top, bottom) + 0.5) / height
         canvas = Canvas(u.astype(np.float32), v.astype(np.float32), 1 / height)
-        self.floor.paint(canvas, self)
         for thing in self.things:
             thing.paint(canvas)
+        self.floor.paint(canvas, self)
         if self.lamp:
             u, v = canvas.u - self.lamp_at[0], canvas.v[:, None] - self.lamp_at[1]
             cone = np.exp(-3 * (u * u + v * v))
-            canvas.shade(..., 1 - self.lamp + self.lamp * 1.6 * cone / (1 + (canvas.range / 5) ** 2))
+            canvas.light *= (1 - self.lamp + self.lamp * 1.6 * cone / (1 + (canvas.range / 5) ** 2))[..., None]
         return canvas.light, canvas.range
 
     def place(self, metres):
@@ -99,6 +101,7 @@ class View:
 
 
 STRIPE = 64  # rows that are drawn at once
+THREADS = 4  # more would wait for one another
 SMALL = 96  # height of the picture that the exposure is taken from
 WIDEST = 4  # of its heights
 
@@ -112,11 +115,13 @@ def draw(seed, height, width, rows=None):
     metres, v = water.near * clear, (np.arange(SMALL) + 0.5) / SMALL
     exposed = levels(water.picture(light, metres, v, SMALL)), levels(water.reference(light, metres, v))
     top, bottom = rows or (0, height)
-    stripes = [
-        _stripe(scene, water, exposed, height, width, first, min(first + STRIPE, bottom), seed)
-        for first in range(top, bottom, STRIPE)
-    ]
-    return View(*(np.concatenate(parts) for parts in zip(*stripes, strict=True)))
+
+    def stripe(first):
+        return _stripe(scene, water, exposed, height, width, first, min(first + STRIPE, bottom), seed)
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count())) as workers:
+        stripes = workers.map(stripe, range(top, bottom, STRIPE))
+        return View(*(np.concatenate(parts) for parts in zip(*stripes, strict=True)))
 
 
 def save(view, path):
