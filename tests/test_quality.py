@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from test_publish import fabricate
 
-from udnet import checkpoint, findings_quality, quality, scenes
+from udnet import Error, checkpoint, findings_quality, quality, scenes
 from udnet.__main__ import main
 
 
@@ -165,6 +165,16 @@ def test_a_table_is_kept_where_it_has_all_that_is_asked_for(tmp_path, photograph
         with pytest.raises(TypeError):
             quality.run(out)
     assert "published weights" in set(quality.run(out, published=checkpoint.DEFAULT).method)
+    (out / quality.FILE).write_text("no,table\n1,2\n")
+    with pytest.raises(Error, match=r"quality\.csv: damaged .*: remove it"):
+        quality.run(out)
+
+
+def test_weights_of_one_s_own_are_scored_beside_the_default(tmp_path, one_scene, capsys):
+    assert main(["quality", str(tmp_path), "--weights", str(checkpoint.DEFAULT)]) == 0
+    assert "own weights" in capsys.readouterr().out
+    table = quality.run(tmp_path, own=checkpoint.DEFAULT).set_index("method")
+    assert table.psnr["own weights"] == table.psnr["default weights"]
 
 
 def test_photographs_that_cannot_be_scored_are_one_line_and_leave_nothing(tmp_path, photographs, one_scene, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,23 @@ def test_what_is_there_is_kept(done):
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(Error, match=r"no study in .*absent: run python -m udnet study"):
         study.read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("machine.json", lambda text: text[:-20]),
+        ("trials.csv", lambda text: text[:-20]),
+        ("trials.csv", lambda text: re.sub(r"\d{7,}", "many", text, count=1)),
+        ("trials.csv", lambda text: text.partition("\n")[2]),
+        ("stages.csv", lambda text: ""),
+    ],
+)
+def test_a_damaged_study_is_one_line(done, tmp_path, name, spoil):
+    folder = shutil.copytree(done.folder, tmp_path / "study")
+    (folder / name).write_text(spoil((folder / name).read_text()))
+    with pytest.raises(Error, match=rf"{name}: damaged \(\w+\): put it back"):
+        study.read(folder)
 
 
 def test_latest(done, monkeypatch):

@@ -1,5 +1,6 @@
 """Training: seeded, resumable after a kill, honest about what its loss leaves out."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -134,6 +135,21 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     train.run(tmp_path, train.Settings(**TINY), progress=False)
     with pytest.raises(Error, match=r"holds a run with other settings \(seed 0\): give these"):
         train.run(tmp_path, train.Settings(**TINY | {"seed": 1}), progress=False)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "scenes.npz", "run.pth"])
+def test_a_damaged_file_of_a_run_is_one_line(tmp_path, name):
+    train.run(tmp_path, train.Settings(**TINY), progress=False)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Error, match=rf"{name}: damaged \(\w+\): remove"):
+        train.run(tmp_path, train.Settings(**TINY), progress=False)
+
+
+def test_few_steps_draw_no_more_scenes_than_they_show(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "run"), "--steps", "2"]) == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["scenes"] == 8
+    assert train.Settings().scenes == 2000, "of a long run"
 
 
 def test_a_network_learns_a_scene(tmp_path):

@@ -88,18 +88,19 @@ def parser():
     one = command(train, "train the network on drawn scenes; goes on where it stopped")
     one.add_argument("out", type=Path, help="folder of the run")
     one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/train.py")
-    one.add_argument("--steps", type=_count)
-    one.add_argument("--seed", type=int)
-    one.add_argument("--vgg", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
+    one.add_argument("--steps", type=_count, default=2000, help="default: 2000, half an hour; few draw few scenes")
+    one.add_argument("--seed", type=int, default=0, help="default: 0")
+    one.add_argument("--vgg", default="", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
 
     one = command(scene, "draw an underwater scene, and it in half the water")
     one.add_argument("seed", type=int)
     one.add_argument("out", type=Path, help="a .png; its reference is written beside it")
     one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH")
 
-    one = command(quality, "score the enhanced pictures: input, gray world, default and published weights")
+    one = command(quality, "score the enhanced pictures: input, gray world, and weights")
     one.add_argument("out", type=Path, help="folder of the table; one that has all this is kept")
     one.add_argument("--photographs", type=Path, metavar="FOLDER", help="NAME and, for some, NAME_reference")
+    one.add_argument("--weights", metavar="FILE", help="weights of your own, beside the default")
     one.add_argument("--published", metavar="FILE", help="the published weights")
 
     command(fetch, "download the published weights into data/weights")
@@ -284,8 +285,9 @@ def train(arguments):
     """Train the network on drawn scenes, into a folder; what is there already is gone on with."""
     from .train import Settings, run
 
-    given = {name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")}
-    print(run(arguments.out, Settings(**{name: value for name, value in given.items() if value is not None})))
+    settings = Settings(**{name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")})
+    shown = settings.steps * settings.batch
+    print(run(arguments.out, replace(settings, scenes=min(settings.scenes, shown))))
 
 
 def scene(arguments):
@@ -307,7 +309,8 @@ def quality(arguments):
 
     if arguments.photographs and not arguments.photographs.is_dir():
         raise Error(f"no folder {arguments.photographs}")
-    print(findings_quality.table(run(arguments.out, arguments.photographs, arguments.published)).to_string())
+    scores = run(arguments.out, arguments.photographs, arguments.published, arguments.weights)
+    print(findings_quality.table(scores).to_string())
 
 
 def fetch(arguments):

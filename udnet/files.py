@@ -29,6 +29,17 @@ def replacing(out):
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def reading(path, remedy):
+    """What reads a file of this project's own: whatever a damaged one raises is an `Error` that says what to do."""
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        raise Error(f"{path}: damaged ({type(error).__name__}): {remedy}") from error
+
+
 def write_text(path, text):
     """Write a whole text file, UTF-8, in one step."""
     with replacing(path) as part:

@@ -36,13 +36,13 @@ def gained(study):
     said = []
     for kind, here in scores.dropna(subset="psnr").groupby("set", sort=False):
         wide = here.pivot(index="picture", columns="method", values=["psnr", "ssim"])
-        default = wide["psnr", "default weights"]
+        default = wide["psnr", quality.DEFAULT]
         over = ", ".join(
             f"{scaling.average(default - wide['psnr', name]):+.2f} dB over {'the ' * (name != 'gray world')}{name}"
             for name in ("input", "gray world", quality.PUBLISHED)
             if name in wide["psnr"]
         )
-        less = scaling.average(wide["ssim", "default weights"] - wide["ssim", "input"])
+        less = scaling.average(wide["ssim", quality.DEFAULT] - wide["ssim", "input"])
         what = "pairs of photographs" if kind == "photographs" else "scenes"
         said.append(
             f"On {len(wide)} {what} that training never saw the default "

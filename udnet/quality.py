@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from . import Error
+from . import Error, files
 
 TRIMMED = 0.1  # of UIQM's colour values, at either end
 BLOCK = 8  # side of UIQM's blocks
@@ -113,46 +113,47 @@ SCENES = range(2 * 10**6, 2 * 10**6 + 24)  # seeds, far from those that training
 REFERENCE = "_reference"  # after a photograph's name
 LEAST = 11  # pixels: the window of SSIM
 COLUMNS = ["set", "picture", "method", "weights", "psnr", "ssim", "uiqm", "uciqe"]
-PUBLISHED = "published weights"
+DEFAULT, OWN, PUBLISHED = "default weights", "own weights", "published weights"
 
 
-def run(folder, photographs=None, published=None):
+def run(folder, photographs=None, published=None, own=None):
     """Score every method on scenes and photographs that training never saw, into `folder`/quality.csv.
 
     A table that is there is kept where it has all that is asked for, by these weights. `photographs`: a folder of them,
-    NAME and, for some, NAME_reference; `published`: the file of the published weights. Returns a row a picture and
-    method, with `COLUMNS`; psnr in dB, psnr and ssim nan without a reference. `Error`, with nothing written, where a
-    photograph cannot be scored.
+    NAME and, for some, NAME_reference; `published`, `own`: files of weights. Returns a row a picture and method, with
+    `COLUMNS`; psnr in dB, psnr and ssim nan without a reference. `Error`, with nothing written, where a photograph
+    cannot be scored.
     """
     import pandas as pd
 
     from . import checkpoint, study
 
-    captions = {"input": "", "gray world": "", "default weights": checkpoint.find("default").caption}
-    if published:
-        captions[PUBLISHED] = checkpoint.find(published).caption
+    weights = {DEFAULT: "default", OWN: own, PUBLISHED: published}
+    weights = {method: name for method, name in weights.items() if name}
+    captions = {"input": "", "gray world": ""}
+    captions |= {method: checkpoint.find(name).caption for method, name in weights.items()}
     pictures = [(("scenes", str(seed)), partial(_scene, seed)) for seed in SCENES]
     if photographs:
         pictures += _photographs(photographs)
     path = folder / FILE
     if path.exists():
-        known = pd.read_csv(path, dtype={"picture": str}, keep_default_na=False)[COLUMNS[:4]]
+        with files.reading(path, "remove it, and it is made again"):
+            known = pd.read_csv(path, dtype={"picture": str}, keep_default_na=False)[COLUMNS[:4]]
         asked = {(*which, *method) for which, _ in pictures for method in captions.items()}
         if asked <= set(known.itertuples(index=False, name=None)):
             return pd.read_csv(path)
     with study.alone(folder):
-        study.write_csv(path, pd.DataFrame(_scores(pictures, captions, published), columns=COLUMNS))
+        study.write_csv(path, pd.DataFrame(_scores(pictures, captions, weights), columns=COLUMNS))
     return pd.read_csv(path)
 
 
-def _scores(pictures, captions, published):
+def _scores(pictures, captions, weights):
     from tqdm import tqdm
 
     from .variants import load
 
-    methods = {"input": lambda pixels: pixels, "gray world": gray_world, "default weights": load(weights="default")}
-    if published:
-        methods[PUBLISHED] = load(weights=published)
+    methods = {"input": lambda pixels: pixels, "gray world": gray_world}
+    methods |= {method: load(weights=name) for method, name in weights.items()}
     for (kind, name), read in tqdm(pictures, desc="quality", unit=" pictures"):
         picture, reference = read()
         for method, caption in captions.items():

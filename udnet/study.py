@@ -7,6 +7,7 @@ where the last one stopped.
 """
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -344,6 +345,9 @@ def _locked(folder):
 # --- reading ---
 
 
+DAMAGED = "put it back, or remove its folder and run the study again"
+
+
 def read(folder=PUBLISHED):
     """The `Study` in a folder; tables that are not there yet are empty."""
     folder = Path(folder)
@@ -356,19 +360,26 @@ def read(folder=PUBLISHED):
         "instruments": list(instruments.COLUMNS),
         "stages": ["study", "trial", "stage", "start", "end", "peak_bytes"],
     }
-    tables = {
-        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=_blank(columns))
-        if (folder / f"{name}.csv").exists()
-        else pd.DataFrame(columns=columns)
-        for name, columns in empty.items()
-    }
-    tables["trials"] = _typed(tables["trials"])
-    return Study(folder, machine=json.loads((folder / "machine.json").read_text()), **tables)
+    tables = {name: _read_table(folder / f"{name}.csv", columns) for name, columns in empty.items()}
+    with files.reading(folder / "trials.csv", DAMAGED):
+        tables["trials"] = _typed(tables["trials"])
+    with files.reading(folder / "machine.json", DAMAGED):
+        machine = dict(json.loads((folder / "machine.json").read_text()))
+    return Study(folder, machine=machine, **tables)
 
 
-def _blank(columns):
-    numbers = ("runs", "peak_is_exact", "largest_difference")
-    return {name: [""] for name in columns if name.endswith(("_bytes", "seconds")) or name in numbers}
+def _read_table(path, columns):
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    measured = [name for name in columns if name.endswith(("_bytes", "seconds"))]
+    blank = {name: [""] for name in (*measured, "runs", "peak_is_exact", "largest_difference") if name in columns}
+    with files.reading(path, DAMAGED):
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise EOFError("cut short")
+        table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=blank)
+        table[measured].astype(float)  # no text among the numbers
+        return table
 
 
 def latest(folder=None):

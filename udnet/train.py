@@ -83,7 +83,10 @@ def run(out, settings, progress=True):
 def _same(path, settings):
     """Refuse a folder of other settings."""
     wanted = asdict(settings)
-    there = json.loads(path.read_text()) if path.exists() else wanted
+    there = wanted
+    if path.exists():
+        with files.reading(path, "remove its folder, or name another"):
+            there = dict(json.loads(path.read_text()))
     if other := ", ".join(f"{name} {there.get(name)!r}" for name in wanted if there.get(name) != wanted[name]):
         raise Error(f"{path.parent} holds a run with other settings ({other}): give these, or another folder")
     files.write_text(path, json.dumps(wanted, indent=1) + "\n")
@@ -187,15 +190,17 @@ class _State:
         }
         with files.replacing(out / "run.pth") as part:
             torch.save(state, part)
-        write_csv(out / "log.csv", pd.DataFrame(self.rows))
+        if self.rows:
+            write_csv(out / "log.csv", pd.DataFrame(self.rows))
 
     def restore(self, path):
         """Take up a state."""
-        state = torch.load(path, weights_only=True)
-        self.network.decoder.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("mean", "step", "seconds", "rows", "terms"):
-            setattr(self, name, state[name])
+        with files.reading(path, "remove it, and the run begins anew"):
+            state = torch.load(path, weights_only=True)
+            self.network.decoder.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            for name in ("mean", "step", "seconds", "rows", "terms"):
+                setattr(self, name, state[name])
 
 
 def _features(path):
@@ -228,7 +233,7 @@ class _Pool:
     def __init__(self, path, settings, progress):
         if not path.exists():
             _draw_all(path, settings, progress)
-        with np.load(path) as known:
+        with files.reading(path, "remove it, and its scenes are drawn again"), np.load(path) as known:
             self.light, self.range = known["light"], known["range"]
         self.settings = settings
 
