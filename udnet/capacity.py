@@ -282,14 +282,15 @@ def as_text(table):
     columns = {
         "variant": table.variant,
         "picture": table.height.astype(str) + "x" + table.width.astype(str),
-        "least limit, MiB": (table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
-        "its peak, MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
-        "counted, MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
+        "limit MiB": (table.limit_bytes / MIB).map("{:,.0f}".format) + np.where(over, "*", ""),
+        "peak MiB": (table.peak_bytes / MIB).map("{:,.0f}".format),
+        "counted MiB": (table.counted_bytes / MIB).map("{:,.0f}".format),
         "seconds": table.seconds.map("{:,.1f}".format),
     }
-    lines = [pd.DataFrame(columns).to_string(index=False)]
+    lines = [pd.DataFrame(columns).to_string(index=False, col_space=12)]
     lines += [f"* more than this machine's {memory.mib(installed)}"] if over.any() else []
     lines.append(
-        "peak: the whole process's; counted: what a control group counts of it, files that are mapped left out"
+        "limit: the least that is enough; peak: the whole process's, with what is given; counted: what a control group counts\n"
+        "of it, without mapped files; seconds: the first picture's, predicted for the machine of the study"
     )
     return "\n".join(lines)

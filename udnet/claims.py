@@ -118,7 +118,8 @@ def as_dict(claim):
 def as_text(claim):
     """A claim for a terminal, in two lines."""
     about = f"{claim.quantity}, {claim.subject} {claim.resolution}".rstrip()
-    here = f"here {claim.measured}" if claim.measured else "not measured here"
+    here = f"measured fairly {claim.measured}" if claim.measured else "not measured here"
+    here += f", by its protocol {shown(claim.replayed, claim.unit)}" if claim.replayed else ""
     return f"{claim.id} {claim.verdict}: {about}: report {claim.reported}, {here}\n    {claim.cause}"
 
 

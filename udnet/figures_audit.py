@@ -128,7 +128,8 @@ def judged(study):
         axes.fill_between([], [], [], color=colour, lw=0, label=verdict)
     axes.plot([], [], "o", color="black", ms=4.5, label="measured fairly")
     axes.plot([], [], "x", color="black", ms=8, mew=1.3, label="by the report's protocol")
-    axes.plot([], [], "<", color="black", label="the same, below zero")
+    if min(factors) <= 0:
+        axes.plot([], [], "<", color="black", label="the same, below zero")
     axes.fill_between([], [], [], color="black", alpha=0.1, lw=0, label=f"agrees: a factor of {claims.AGREES:g}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
     stand = sum(one.verdict == claims.REPRODUCED for one in every)

@@ -241,8 +241,8 @@ def threads(study):
     time, peak = (ratios[ratios.value == value].ratio for value in ("seconds", "peak_bytes"))
     plots.head(
         figure,
-        f"A second thread saves time ({time.min():.1f} to {time.max():.1f} times) and changes the peak little "
-        f"({peak.min():.2f} to {peak.max():.2f})",
+        f"One thread takes {time.min():.1f} to {time.max():.1f} times as long as two, "
+        f"and {peak.min():.2f} to {peak.max():.2f} times the memory",
     )
     figure.alt = (
         f"One thread over two: time {time.min():.2f} to {time.max():.2f}, peak memory {peak.min():.2f} to "

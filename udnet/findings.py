@@ -215,11 +215,11 @@ def instrument_table(study):
     seen = (spikes.seen_bytes / MIB).astype(float)
     groups = seen.groupby([spikes.planted_bytes // MIB, spikes.instrument])
     table = groups.agg(["median", "min", "max"]).round(1)
-    return table.rename_axis(["planted, MiB", "instrument"])
+    return table.rename_axis(["planted, MiB", "instrument"]).add_suffix(", MiB")
 
 
 def disturbance_table(study):
-    """The worker's floor, the parent's influence and the cost of tracking, in MiB and milliseconds."""
+    """The worker's floor and the parent's influence, in MiB."""
     rest = study.instruments[study.instruments.question.isin(["floor", "parent"])]
     seen = (rest.seen_bytes / MIB).astype(float)
     groups = seen.groupby([rest.question, rest.planted_bytes // 10**6, rest.instrument])
@@ -236,15 +236,16 @@ def repeats(study):
     wide = spread[spread > 0.02]
     if wide.empty:
         return f"Of equal trials the largest peak is nowhere more than {spread.max():.1%} above the smallest."
-    names = " and ".join(f"{name} ({value:.1%})" for name, value in wide.items())
+    names = ", ".join(f"`{name}` ({value:.1%})" for name, value in wide.items())
     fixed = spread.filter(like="-lean")
-    said = f"Of equal trials the largest peak is more than 2% above the smallest with {names}."
+    lean = " and ".join(f"`{name}`" for name in fixed.index)
+    said = f"Of equal trials the largest peak is more than 2% above the smallest with: {names}."
     if fixed.empty:
         return said
     return (
         f"{said} These leave their large blocks to glibc as it comes: its heap gives back only what is free at its "
         f"end, so where a block happens to lie decides. Where every large block is mapped by itself, as in "
-        f"{' and '.join(fixed.index)}, it is at most {fixed.max():.1%}; a test changes that one threshold for "
+        f"{lean}, it is at most {fixed.max():.1%}; a test changes that one threshold for "
         f"`pytorch` and sees the same."
     )
 
@@ -269,7 +270,7 @@ def loading_table(costs):
     table = costs.groupby("variant")[[*columns, "load_peak_bytes"]].median() / MIB
     table = table.rename(columns={**columns, "load_peak_bytes": "peak until loaded"})
     table.insert(3, "added by loading, at its top", table["peak until loaded"] - table["import"])
-    return table.sort_values("peak until loaded", ascending=False).round(1)
+    return table.sort_values("peak until loaded", ascending=False).round(1).add_suffix(", MiB")
 
 
 def predicted_loading(study):

@@ -33,7 +33,8 @@ def steps(study):
         f"{abs(top / MIB / said - 1):.1%} off. The two steps that save most: "
         + ", ".join(f"{change[one]} ({mib(saved[one])})" for one in largest)
         + f". At the least PyTorch adds {added[torch].min() / MIB:.1f} MiB ({added[torch].idxmin()}), ONNX Runtime "
-        f"{added[onnx].min() / MIB:.1f} ({added[onnx].idxmin()})."
+        f"{added[onnx].min() / MIB:.1f} ({added[onnx].idxmin()}), where the report read {reported('C07'):,.1f}: what "
+        f"is between them is not explained here."
     )
 
 
@@ -108,19 +109,20 @@ def limit(study, side=1024):
     found = audit.read(study.folder)
     if found is None:
         return NOT_AUDITED
-    said, costs = [], scaling.costs(study)
+    said, most, costs = [], 0.0, scaling.costs(study)
     for threads, rows in found.limit.groupby("threads"):
         here = costs[(costs.threads == threads) & costs.variant.isin(["pytorch", "onnx", "onnx-lean"])]
         here = here[here.side == here.side[here.side <= side].max()]
         seconds = here.groupby("variant").seconds.median()
         least = multiply_adds() * here.pixels.iloc[0] / rows.per_second.median()
         words = ", ".join(f"{name} takes {value:.2f} s ({least / value:.0%})" for name, value in seconds.items())
+        most = max(most, (least / seconds).max())
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
         said.append(f"with {counted} at {here['size'].iloc[0]} at least {least:.2f} s, where {words}")
     return (
         f"The network takes {multiply_adds() / 1000:.0f} thousand multiply-adds a pixel. At the rate of a large matrix "
         f"product, which is this machine's limit, that is, {'; '.join(said)}. In brackets: the share of that rate "
-        f"which is reached."
+        f"which is reached." + (" More than all of it: other work slowed the machine meanwhile." if most > 1 else "")
     )
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from . import capacity, plans, scaling, variants
+from . import capacity, levers, plans, scaling, variants
 from .findings import LARGE, NAMES, NOT_MEASURED, runs_each
 from .findings_audit import multiply_adds
 from .findings_less import FRAME
@@ -156,9 +156,9 @@ def largest(study):
     for budget in BUDGETS:
         table = capacity.among(known, budget)
         rows[mib(budget)] = {row.variant: f"{row.height}x{row.width}" for row in table.itertuples()}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table = table.reindex(columns=order(table.columns)).fillna("none")
-    table.index.name = "budget"
+    table = pd.DataFrame(rows, dtype=object)
+    table = table.reindex(index=order(table.index)).fillna("none")
+    table.index.name = "variant"
     return table
 
 
@@ -189,8 +189,11 @@ def fastest(study):
 
 def least(study):
     """The least limit for each size, by variant, in MiB, and in brackets the peak that was measured, where it was."""
-    costs = _costs(study)
-    measured = costs.groupby(["variant", "size"]).process_peak_bytes.median() / MIB
+    by = ["variant", "size"]
+    measured = _costs(study).groupby(by).process_peak_bytes.median()
+    if found := levers.read(study.folder):
+        measured = measured.combine_first(found.costs.groupby(by).process_peak_bytes.median())
+    measured /= MIB
     known, rows = capacity.models(study), {}
     for size in SHOWN:
         for row in capacity.among(known, size=size).itertuples():
