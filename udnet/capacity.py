@@ -290,7 +290,7 @@ def as_text(table):
     lines = [pd.DataFrame(columns).to_string(index=False, col_space=12)]
     lines += [f"* more than this machine's {memory.mib(installed)}"] if over.any() else []
     lines.append(
-        "limit: the least that is enough; peak: the whole process's, with what is given; counted: what a control group counts\n"
-        "of it, without mapped files; seconds: the first picture's, predicted for the machine of the study"
+        "limit: the least that is enough; peak: the whole process's, with what is given; counted: of it, by a control\n"
+        "group, which leaves mapped files out; seconds: the first picture's, predicted for the machine of the study"
     )
     return "\n".join(lines)
