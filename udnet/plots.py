@@ -150,7 +150,7 @@ def timeline(axes, samples, rows, colour):
             continue
         start, end = rows.start_seconds[phase], rows.end_seconds[phase]
         axes.axvspan(start, end, color=PHASES[phase], alpha=0.10, lw=0)
-        wide = end - start > 0.04 * samples.seconds.max()
+        wide = end - start > 0.06 * samples.seconds.max()
         axes.text(
             (start + end) / 2, axes.get_ylim()[1] * 0.975, phase if wide else "", ha="center", va="top", fontsize=9
         )
