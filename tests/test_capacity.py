@@ -139,7 +139,7 @@ def test_a_curve_with_steps_is_allowed_for(monkeypatch):
 def test_the_command(known, monkeypatch, capsys):
     monkeypatch.setattr("udnet.study.read", lambda folder: known)
     assert main(["plan", "--size", "1080x1920"]) == 0
-    assert "onnx-tiled 1080x1920" in capsys.readouterr().out
+    assert "onnx-tiled 1080x1920" in " ".join(capsys.readouterr().out.split())
     assert main(["plan", "--limit", "80MiB", "--size", "1080x1920"]) == 1
     least = capacity.plan(size=(1080, 1920), done=known).limit_bytes.min() / MIB
     said = capsys.readouterr()
