@@ -93,6 +93,21 @@ def test_a_stripe_of_8k_takes_little_memory():
     assert grown < 500 * MIB, "a whole picture in floats, of three channels alone, would take 380"
 
 
+def test_what_is_painted_later_is_behind():
+    """By hand: the near thing covers a quarter of the first column, all of the second, nothing of the third."""
+    places = np.arange(3, dtype=np.float32)
+    paper = canvas.Canvas(places, places[:1], 1.0)
+    everything, _, _ = paper.box(-1, -1, 3, 3)
+    paper.paint(everything, np.array([[0.25, 1, 0]], np.float32), np.float32(8), 2.0)
+    paper.shade(everything, np.float32(0.5))
+    assert paper.box(0.5, -1, 1.5, 3) is None, "hidden"
+    where, u, _ = paper.box(-1, -1, 1.5, 3)
+    assert where == (slice(0, 1), slice(0, 1)) and u.tolist() == [[0]], "as far as it is seen"
+    paper.paint(everything, np.float32(1), np.float32(4), 5.0)
+    assert paper.light[0, :, 0].tolist() == [8 / 4 + 4 * 3 / 4 / 2, 8, 4 / 2]
+    assert paper.range.tolist() == [[5, 2, 5]], "of what covers more than half"
+
+
 def test_noise_stays_within_its_range_and_fades_where_pixels_cannot_show_it():
     noise = canvas.Noise(np.random.default_rng(0))
     x, y = np.meshgrid(np.linspace(-50, 50, 300, dtype=np.float32), np.linspace(-50, 50, 300, dtype=np.float32))
