@@ -88,9 +88,9 @@ def parser():
     one = command(train, "train the network on drawn scenes; goes on where it stopped")
     one.add_argument("out", type=Path, help="folder of the run")
     one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/train.py")
-    one.add_argument("--steps", type=_count, default=2000, help="default: 2000, half an hour; few draw few scenes")
-    one.add_argument("--seed", type=int, default=0, help="default: 0")
-    one.add_argument("--vgg", default="", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
+    one.add_argument("--steps", type=_count, help="default: 2000, half an hour; few draw few scenes")
+    one.add_argument("--seed", type=int, help="default: 0")
+    one.add_argument("--vgg", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
 
     one = command(scene, "draw an underwater scene, and it in half the water")
     one.add_argument("seed", type=int)
@@ -285,9 +285,8 @@ def train(arguments):
     """Train the network on drawn scenes, into a folder; what is there already is gone on with."""
     from .train import Settings, run
 
-    settings = Settings(**{name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")})
-    shown = settings.steps * settings.batch
-    print(run(arguments.out, replace(settings, scenes=min(settings.scenes, shown))))
+    given = {name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")}
+    print(run(arguments.out, Settings(**{name: value for name, value in given.items() if value is not None})))
 
 
 def scene(arguments):

@@ -30,8 +30,8 @@ class Canvas:
         """The slices of these rows that the box covers and that are not hidden, with their places; None where none."""
         rows = slice(*np.searchsorted(self.v, (top, bottom)))
         columns = slice(*np.searchsorted(self.u, (left, right)))
-        open_ = self.left[rows, columns] > 0
-        rows, columns = _within(rows, open_.any(axis=1)), _within(columns, open_.any(axis=0))
+        visible = self.left[rows, columns] > 0
+        rows, columns = _within(rows, visible.any(axis=1)), _within(columns, visible.any(axis=0))
         if rows.start == rows.stop or columns.start == columns.stop:
             return None
         return (rows, columns), self.u[None, columns], self.v[rows, None]
@@ -88,7 +88,7 @@ class Noise:
             value = self.at(x, y)
             total += weight * seen * (np.abs(value) * 2 - 0.6 if lumps else value)
             # turned and shifted, so that the lattices of two octaves do not meet
-            x, y, footprint = 1.68 * x - 1.4 * y + 7.3, 1.4 * x + 1.68 * y + 3.1, np.float32(2.19) * footprint
+            x, y, footprint = 1.68 * x - 1.4 * y + 7.3, 1.4 * x + 1.68 * y + 3.1, 2.19 * footprint
         return total / weights.sum()
 
 

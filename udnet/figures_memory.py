@@ -45,7 +45,8 @@ def instruments(study):
     missed = f"less than half of {(sampled < 0.5).sum()} of {len(sampled)} spikes"
     axes.set_title(f"The kernel's peak is within {kernel:.2f} MiB;\nsamples every 100 ms see {missed}")
     figure.alt = (
-        f"Planted spikes and what was seen of them: kernel within {kernel:.2f} MiB, memory-profiler at 100 ms {missed}."
+        f"Planted spikes and what was seen of them: kernel within {kernel:.2f} MiB, at 100 ms "
+        f"memory-profiler sees {missed}."
     )
     return figure
 

@@ -1,5 +1,6 @@
 """Files that are there whole or as they were before."""
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,12 @@ def reading(path, remedy):
         raise
     except Exception as error:
         raise Error(f"{path}: damaged ({type(error).__name__}): {remedy}") from error
+
+
+def read_json(path, remedy):
+    """An object from a JSON file of this project's own; `Error` for a damaged one."""
+    with reading(path, remedy):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_text(path, text):

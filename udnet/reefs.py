@@ -92,19 +92,18 @@ class Standing:
     SATURATION, VALUE = 0.95, (0.3, 0.95)
 
     def __init__(self, rng, noise, u, v, size, metres):
-        self.noise = noise
-        self.u, self.v, self.size, self.range = float(u), float(v), float(size), float(metres)
+        self.noise, self.u, self.v, self.size, self.range = noise, u, v, size, metres
         self.colours = [drawn_colour(rng, self.HUES, self.SATURATION, self.VALUE) for _ in range(2)]
         self.shift = rng.uniform(0, 200)
         self.wide = rng.uniform(0.8, 1.5)
         self.grow(rng)
+        self.side, self.top = (self.size * reach for reach in self.reach())
 
     def grow(self, rng):
         """What else it draws."""
 
     def paint(self, canvas):
-        side, top = (self.size * reach for reach in self.reach())
-        found = canvas.box(self.u - side, self.v - top, self.u + side, self.v + 0.45 * self.size)
+        found = canvas.box(self.u - self.side, self.v - self.top, self.u + self.side, self.v + 0.45 * self.size)
         if found:
             where, u, v = found
             x, y = (u - self.u) / self.size, (self.v - v) / self.size  # y up from its foot
@@ -263,8 +262,8 @@ class Fish:
 
     def __init__(self, rng, looks, u, v, size, metres, left):
         kind = np.random.default_rng(looks)
-        self.u, self.v, self.size, self.range, self.left = float(u), float(v), float(size), float(metres), int(left)
-        self.tilt = float(rng.normal(0, 0.15))
+        self.u, self.v, self.size, self.range, self.left = u, v, size, metres, left
+        self.tilt = rng.normal(0, 0.15)
         hues = (0.0, 0.05, 0.1, 0.14, 0.16, 0.55, 0.62, 0.9)
         self.back, self.stripe = (drawn_colour(kind, hues, 0.9, (0.25, 0.95)) for _ in range(2))
         self.belly = blend(self.back, np.float32(0.8), np.array([0.6], np.float32))[0]

@@ -77,9 +77,9 @@ class Scene:
             looks = int(rng.integers(2**31))  # of one kind in a school
             school = rng.integers(3, 14) if rng.random() < 0.4 else 1
             size = rng.uniform(0.15, 0.6) * (0.55 if school > 1 else 2 if self.horizon > 0.45 else 1)
-            left = rng.choice([-1, 1])
+            left = int(rng.choice([-1, 1]))
             for _ in range(school):
-                away = rng.normal(0, 0.12 if school > 1 else 0, 2)
+                away = rng.normal(0, 0.12 if school > 1 else 0, 2).tolist()
                 near = metres * rng.uniform(0.9, 1.15)
                 fish.append(Fish(rng, looks, u + away[0], v + away[1], size / near, near, left))
         return fish

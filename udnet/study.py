@@ -230,7 +230,7 @@ class _Tables:
         self.folder, self.grid = folder, grid
         known = folder / "machine.json"
         if known.exists():
-            before = json.loads(known.read_text())
+            before = files.read_json(known, DAMAGED)
             for key in SAME:
                 if before.get(key) != machine[key]:
                     what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
@@ -363,9 +363,7 @@ def read(folder=PUBLISHED):
     tables = {name: _read_table(folder / f"{name}.csv", columns) for name, columns in empty.items()}
     with files.reading(folder / "trials.csv", DAMAGED):
         tables["trials"] = _typed(tables["trials"])
-    with files.reading(folder / "machine.json", DAMAGED):
-        machine = dict(json.loads((folder / "machine.json").read_text()))
-    return Study(folder, machine=machine, **tables)
+    return Study(folder, machine=files.read_json(folder / "machine.json", DAMAGED), **tables)
 
 
 def _read_table(path, columns):

@@ -56,6 +56,9 @@ class Settings:
     seed: int = 0
     vgg: str = ""  # VGG16's ImageNet checkpoint; without one the perceptual term is left out
 
+    def __post_init__(self):
+        object.__setattr__(self, "scenes", min(self.scenes, self.steps * self.batch))  # no more than are shown
+
 
 def run(out, settings, progress=True):
     """Train into the folder `out`, or go on there; returns the path of the inference-only weights.
@@ -83,10 +86,7 @@ def run(out, settings, progress=True):
 def _same(path, settings):
     """Refuse a folder of other settings."""
     wanted = asdict(settings)
-    there = wanted
-    if path.exists():
-        with files.reading(path, "remove its folder, or name another"):
-            there = dict(json.loads(path.read_text()))
+    there = files.read_json(path, "remove its folder, or name another") if path.exists() else wanted
     if other := ", ".join(f"{name} {there.get(name)!r}" for name in wanted if there.get(name) != wanted[name]):
         raise Error(f"{path.parent} holds a run with other settings ({other}): give these, or another folder")
     files.write_text(path, json.dumps(wanted, indent=1) + "\n")
