@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, objective)
 
 
 def test_a_run_that_is_killed_while_it_draws_leaves_its_folder_free(tmp_path):
-    with started(tmp_path, TINY | {"scenes": 20_000}) as child:
+    with started(tmp_path, TINY | {"steps": 20_000, "scenes": 20_000}) as child:
         while not (tmp_path / "settings.json").exists():
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.01)
