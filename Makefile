@@ -7,20 +7,23 @@ READY := .venv/.ready
 SUITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell python3.11 -c '$(SUITS)' 2>/dev/null && echo python3.11 || echo python3)
 
-.PHONY: help env reproduce test figures publish lab weights clean
+.PHONY: help env reproduce test test-all figures publish lab weights clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 env: $(READY) ## the environment in .venv; every other target sees to it (PYTHON=... chooses the Python)
 
 reproduce: $(READY) ## a quick study of this machine, its figures and notebooks under build/, beside the published numbers
 	@$(BIN)/python -m udnet reproduce
 
-test: $(READY) ## the linters and every test
+test: $(READY) ## the linters and the tests, some minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-all: $(READY) ## what takes longer, after `make test`: exports, compiling, every notebook, a browser
+	$(BIN)/python -m pytest -m slow
 
 figures: $(READY) ## redraw figures/ from the published study
 	@$(BIN)/python -m udnet figures
@@ -28,8 +31,8 @@ figures: $(READY) ## redraw figures/ from the published study
 publish: $(READY) ## the full study, the notebooks and the figures, in place (maintainers)
 	@$(BIN)/python -m udnet publish
 
-lab: $(READY) ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+lab: $(READY) ## JupyterLab, with the notebooks open and the rest of the folder in reach
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 weights: $(READY) ## fetch the published weights into data/weights/
 	@$(BIN)/python -m udnet fetch

@@ -1,21 +1,50 @@
 """What every test may use."""
 
+import hashlib
 import os
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from udnet.network import prepared
+
 REPO = Path(__file__).resolve().parent.parent
+
+os.environ["OMP_NUM_THREADS"] = "1"  # each core has a worker; trials are told a number of their own
+
+
+def pytest_configure(config):
+    """A cache folder of this run's own, which xdist's workers share: what is made from weights is made once."""
+    if not hasattr(config, "workerinput"):
+        os.environ["UDNET_CACHE"] = tempfile.mkdtemp(prefix="udnet-cache-")
+
+
+def pytest_unconfigure(config):
+    """Remove it: at most 0.7 GB."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["UDNET_CACHE"])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """A cache folder of this session's own: what is made from weights, at most 0.7 GB, is removed at its end."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["UDNET_CACHE"] = str(folder)
-    yield folder
-    shutil.rmtree(folder)
+def made_once():
+    """A worker that needs what another is making waits for it."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    make, locks = prepared._made, Path(os.environ["UDNET_CACHE"]) / "locks"
+    locks.mkdir(exist_ok=True)
+
+    def wait(name, *rest, **more):
+        out = os.fspath(prepared.cache_folder() / name)
+        with (locks / hashlib.sha256(out.encode()).hexdigest()).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return make(name, *rest, **more)
+
+    prepared._made = wait
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +60,16 @@ def shared():
 def published(shared):
     """The published ONNX file."""
     return shared / "models" / "UDnet_dynamic.onnx"
+
+
+@pytest.fixture(scope="session")
+def any_weights():
+    """The published ONNX file where it is on this machine, which saves an export, else the embedded default."""
+    path = REPO.parent / "shared" / "models" / "UDnet_dynamic.onnx"
+    return str(path) if path.exists() else None
+
+
+@pytest.fixture(scope="session")
+def exported():
+    """An export of the seeded weights, for every test that needs one: it takes twenty seconds."""
+    return prepared.prepared(prepared.find("seeded"), "onnx")

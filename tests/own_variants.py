@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from udnet import memory
-from udnet.variants import VARIANTS, Variant
+from udnet.system import memory
+from udnet.variants.compared import VARIANTS
+from udnet.variants.variant import Variant
 
 SPIKE = 64 * memory.MIB
 HOG = 600 * memory.MIB
@@ -23,11 +24,9 @@ def own(name):
     return f"{__file__}:{name}"
 
 
-def variant(network, **options):
+def variant(name, network, **options):
     """A variant around a network; what it loads is up to the test."""
-    return Variant(
-        network.__name__, "none", "for tests", options.pop("load", lambda threads, *files: network), **options
-    )
+    return Variant(name, "none", "for tests", options.pop("load", lambda threads, *files: network), **options)
 
 
 def same(x):
@@ -59,6 +58,13 @@ def hog(x):
 
 def sleep(x):
     time.sleep(600)
+
+
+def wait(x):
+    """As long as a file is there."""
+    while Path(os.environ["WAIT_WHILE"]).exists():
+        time.sleep(0.05)
+    return x
 
 
 def fail(*_):
@@ -123,31 +129,33 @@ def without(name, forbidden):
 
         return watched
 
-    return replace(own, load=load)
+    return replace(own, name=f"{name}-alone", load=load)
 
 
-SAME = variant(same)
-SPIKES = variant(spike)
-HOGS = variant(hog)
-SLEEPS = variant(sleep)
-NO_MODULE = variant(same, imports=("no_such_module",))
-FAILS_TO_LOAD = variant(same, load=fail)
-FAILS = variant(fail)
-NO_MEMORY = variant(no_memory)
-CHATTERS = variant(chatter)
-CRASHES = variant(crash)
-LEAVES = variant(leave)
-BREEDS = variant(breed)
-LEAVES_LATE = variant(same, load=load_and_leave_late)
-STAGED = variant(same, load=lambda threads: Staged())
+SAME = variant("same", same)
+SPIKES = variant("spikes", spike)
+HOGS = variant("hogs", hog)
+SLEEPS = variant("sleeps", sleep)
+WAITS = variant("waits", wait)
+NO_MODULE = variant("no-module", same, imports=("no_such_module",))
+FAILS_TO_LOAD = variant("fails-to-load", same, load=fail)
+FAILS = variant("fails", fail)
+NO_MEMORY = variant("no-memory", no_memory)
+CHATTERS = variant("chatters", chatter)
+CRASHES = variant("crashes", crash)
+LEAVES = variant("leaves", leave)
+BREEDS = variant("breeds", breed)
+LEAVES_LATE = variant("leaves-late", same, load=load_and_leave_late)
+STAGED = variant("staged", same, load=lambda threads: Staged())
 
 # with weights, so that a study compares their output with the reference's
-REFERENCE = variant(same, forms=("inference",))
-ALIKE = variant(same, forms=("inference",))
-BRIGHTER = variant(brighter, forms=("inference",))
-FAILS_ON_WEIGHTS = variant(fail, forms=("inference",))
+REFERENCE = variant("reference", same, forms=("inference",))
+ALIKE = variant("alike", same, forms=("inference",))
+BRIGHTER = variant("brighter", brighter, forms=("inference",))
+FAILS_ON_WEIGHTS = variant("fails-on-weights", fail, forms=("inference",))
 
 PYTORCH_ALONE = without("pytorch", {"onnxruntime", "onnx", "pandas", "matplotlib", "PIL"})
 ONNX_ALONE = without("onnx", {"torch", "onnx", "pandas", "matplotlib", "PIL"})
 
 NOT_A_VARIANT = "a string"
+NAMED_AS_ANOTHER = variant("onnx-lean", same)

@@ -14,13 +14,15 @@ import torch
 from conftest import REPO
 from onnx import TensorProto, helper, numpy_helper
 
-from udnet import Error, __version__, checkpoint, files, model
-from udnet.checkpoint import CheckpointError
+from udnet import Error, __version__
+from udnet.network import checkpoint, model, prepared
+from udnet.network.checkpoint import CheckpointError
+from udnet.system import files
 
 
 @pytest.fixture(scope="module")
 def state():
-    return checkpoint.seeded()
+    return prepared.seeded()
 
 
 @pytest.fixture
@@ -31,11 +33,25 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def at_once(monkeypatch):
+    """What is made for the cache is made by this process, which has PyTorch already."""
+
+    def run(command, **_):
+        try:
+            prepared._make(*command[3:])
+        except Error as error:
+            return subprocess.CompletedProcess(command, 1, stderr=str(error))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(prepared.subprocess, "run", run)
+
+
+@pytest.fixture
 def weights_folder(tmp_path, monkeypatch):
     """An empty folder in place of data/weights."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", folder)
+    monkeypatch.setattr(prepared, "WEIGHTS_FOLDER", folder)
     return folder
 
 
@@ -206,7 +222,7 @@ def test_strip_keeps_the_output_and_a_twentieth_of_the_bytes(tmp_path):
 
 def test_the_bytes_depend_on_the_tensors_alone(tmp_path, state):
     checkpoint.save(state, tmp_path / "one.pth")
-    checkpoint.save(checkpoint.seeded(), tmp_path / "another.pth")
+    checkpoint.save(prepared.seeded(), tmp_path / "another.pth")
     assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "another.pth").read_bytes()
 
 
@@ -231,7 +247,7 @@ def test_seeded_weights_are_the_same_everywhere(state):
     for name, tensor in state.items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     assert digest.hexdigest() == "0749b5c00f3db6d4d1c89537d15e79a2887e828215e05a64ac07d92bf8e6e675"
-    assert not same(checkpoint.seeded(seed=1), state)
+    assert not same(prepared.seeded(seed=1), state)
 
 
 def test_seeded_weights_balance_the_colours(state):
@@ -250,49 +266,58 @@ def test_seeded_weights_balance_the_colours(state):
 
 
 def test_the_weights_named_go_before_those_in_the_folder_and_those_before_the_default(tmp_path, weights_folder):
-    assert checkpoint.find() == checkpoint.find("default")
-    assert checkpoint.find().caption.startswith("weights: the embedded default (sha256 ")
-    assert checkpoint.find("seeded").caption.startswith("weights: seeded random weights (seed 0) (sha256 ")
+    assert prepared.find() == prepared.find("default")
+    assert prepared.find().caption.startswith("weights: the embedded default (sha256 ")
+    assert prepared.find("seeded").caption.startswith("weights: seeded random weights (seed 0) (sha256 ")
     for name in ("b.pth", "a.pth", ".c.onnx"):
         (weights_folder / name).write_bytes(b"1")
-    assert checkpoint.find().path == weights_folder / "a.pth"
+    assert prepared.find().path == weights_folder / "a.pth"
     (weights_folder / "z.onnx").write_bytes(b"2")
-    found = checkpoint.find()
+    found = prepared.find()
     assert (found.name, found.path) == ("z.onnx", weights_folder / "z.onnx")
     assert found.caption == f"weights: z.onnx (sha256 {hashlib.sha256(b'2').hexdigest()[:8]})"
     (tmp_path / "mine.pth").write_bytes(b"3")
-    assert checkpoint.find(str(tmp_path / "mine.pth")).name == "mine.pth"
+    assert prepared.find(str(tmp_path / "mine.pth")).name == "mine.pth"
     with pytest.raises(CheckpointError, match="no such file"):
-        checkpoint.find(tmp_path / "none.pth")
+        prepared.find(tmp_path / "none.pth")
 
 
 def test_a_file_of_the_form_asked_for_is_used_as_it_is(tmp_path, state):
-    whole = checkpoint.find(save(model.UDnet().state_dict(), tmp_path / "full.pth"))
-    part = checkpoint.find(save(state, tmp_path / "inference.pth"))
+    whole = prepared.find(save(model.UDnet().state_dict(), tmp_path / "full.pth"))
+    part = prepared.find(save(state, tmp_path / "inference.pth"))
     onnx.save(graph_of(state), tmp_path / "graph.onnx")
-    graph = checkpoint.find(tmp_path / "graph.onnx")
+    graph = prepared.find(tmp_path / "graph.onnx")
     for weights, form in ((whole, "full"), (part, "inference"), (graph, "onnx")):
-        assert checkpoint.prepared(weights, form) == weights.path
+        assert prepared.prepared(weights, form) == weights.path
     with pytest.raises(CheckpointError, match="no such form"):
-        checkpoint.prepared(part, "tflite")
+        prepared.prepared(part, "tflite")
 
 
-@pytest.mark.parametrize("prefix", ["net.", "module."])
-def test_a_form_is_made_once(tmp_path, own_cache, state, prefix):
-    weights = checkpoint.find(save(renamed(state, prefix), tmp_path / "w.pth"))
-    made = checkpoint.prepared(weights, "inference")
+def test_a_form_is_made_once(tmp_path, own_cache, at_once, state):
+    weights = prepared.find(save(renamed(state, "net."), tmp_path / "w.pth"))
+    made = prepared.prepared(weights, "inference")
     assert made == own_cache / weights.sha256[:12] / "inference.pth"
     before = made.stat().st_mtime_ns
-    assert checkpoint.prepared(weights, "inference") == made and made.stat().st_mtime_ns == before
+    assert prepared.prepared(weights, "inference") == made and made.stat().st_mtime_ns == before
     assert same(torch.load(made, weights_only=True), state)
 
 
-def test_a_form_that_cannot_be_made_is_one_line(tmp_path, own_cache, state):
+def lacks(tmp_path, state, form):
+    """Ask for a form of weights that lack a layer."""
     save({name: t for name, t in state.items() if "conv_u" not in name}, tmp_path / "w.pth")
-    for form in ("inference", "full", "onnx"):
-        with pytest.raises(CheckpointError) as error:
-            checkpoint.prepared(checkpoint.find(tmp_path / "w.pth"), form)
-        assert "missing: decoder.conv_u.weight" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(CheckpointError) as error:
+        prepared.prepared(prepared.find(tmp_path / "w.pth"), form)
+    assert "missing: decoder.conv_u.weight" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_form_that_cannot_be_made_is_one_line(tmp_path, own_cache, state):
+    lacks(tmp_path, state, "inference")
+    assert not [path for path in own_cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("form", ["full", "onnx", "onnx-split", "stages"])
+def test_nothing_is_left_of_a_form_that_cannot_be_made(tmp_path, own_cache, at_once, state, form):
+    lacks(tmp_path, state, form)
     assert not [path for path in own_cache.rglob("*") if path.is_file()]
 
 
@@ -300,33 +325,36 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("UDNET_CACHE", str(tmp_path / "taken"))
     with pytest.raises(CheckpointError, match="UDNET_CACHE"):
-        checkpoint.find("seeded")
+        prepared.find("seeded")
 
 
-PREPARE = """
-import sys
-from udnet import checkpoint
-print(checkpoint.prepared(checkpoint.find("seeded"), "inference"))
-print(*{"torch", "onnx", "onnxruntime", "pooch", "numpy"} & sys.modules.keys())
-"""
-
-
-def test_preparing_imports_no_runtime_and_may_be_raced(own_cache):
-    racers = [subprocess.Popen([sys.executable, "-c", PREPARE], cwd=REPO, stdout=subprocess.PIPE) for _ in range(2)]
-    said = {racer.communicate()[0].decode() for racer in racers}
+def test_preparing_imports_no_runtime(own_cache):
+    code = (
+        'import sys; from udnet.network import prepared; print(prepared.prepared(prepared.find("seeded"), "inference"));'
+        'print(*{"torch", "onnx", "onnxruntime", "pooch", "numpy"} & sys.modules.keys())'
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True, check=True).stdout
     (made,) = own_cache.rglob("*.pth")
-    assert said == {f"{made}\n\n"} and made.name == f"seeded-{__version__}.pth"
+    assert said == f"{made}\n\n" and made.name == f"seeded-{__version__}.pth"
+
+
+def test_two_that_write_one_file_leave_one_whole(tmp_path):
+    out = tmp_path / "w.pth"
+    with files.replacing(out) as one, files.replacing(out) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert out.read_text() == "one" and list(tmp_path.iterdir()) == [out]
 
 
 # --- stand-ins ---
 
 
-def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, state, capfd):
-    weights = checkpoint.find(save(state, tmp_path / "w.pth"))
-    path = checkpoint.stand_in("udnet", weights)
+def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, at_once, state, capfd):
+    weights = prepared.find(save(state, tmp_path / "w.pth"))
+    path = prepared.stand_in("udnet", weights)
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and "stand-in" in said and str(path) in said
-    assert checkpoint.prepared(weights, "full") == path and not capfd.readouterr().err
+    assert prepared.prepared(weights, "full") == path and not capfd.readouterr().err
     assert abs(path.stat().st_size / 2**20 - 61.5) < 0.1
     full = torch.load(path, weights_only=True)
     model.UDnet().load_state_dict(full, strict=True)
@@ -334,8 +362,9 @@ def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, state, capfd)
     assert full["VGG16.loss_network.28.weight"].std() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_stand_in_for_vgg16_builds_the_network_as_released():
-    path = checkpoint.stand_in("vgg16")
+    path = prepared.stand_in("vgg16")
     assert abs(path.stat().st_size / 2**20 - 527.8) < 0.1
     network = model.UDnet(vgg_checkpoint=path)
     kept = torch.load(path, mmap=True, weights_only=True)
@@ -344,9 +373,9 @@ def test_the_stand_in_for_vgg16_builds_the_network_as_released():
         assert torch.equal(tensor, kept[f"features.{name}"])
 
 
-def test_clean_removes_what_was_made_and_nothing_else(own_cache, state, tmp_path):
-    checkpoint.prepared(checkpoint.find("seeded"), "inference")
-    checkpoint.prepared(checkpoint.find(save(renamed(state, "net."), tmp_path / "w.pth")), "inference")
+def test_clean_removes_what_was_made_and_nothing_else(own_cache, at_once, state, tmp_path):
+    prepared.prepared(prepared.find("seeded"), "inference")
+    prepared.prepared(prepared.find(save(renamed(state, "net."), tmp_path / "w.pth")), "inference")
     others = [own_cache / "mine.pth", own_cache / "seeded" / "notes.txt", own_cache / "models" / "full.pth"]
     for path in others:
         path.parent.mkdir(exist_ok=True)
@@ -354,9 +383,9 @@ def test_clean_removes_what_was_made_and_nothing_else(own_cache, state, tmp_path
     ours = [path for path in own_cache.rglob("*.pth") if path not in others]
     assert len(ours) == 2
     size = sum(path.stat().st_size for path in ours)
-    assert checkpoint.clean() == size > 6 * 2**20
+    assert prepared.clean() == size > 6 * 2**20
     assert sorted(path for path in own_cache.rglob("*") if path.is_file()) == sorted(others)
-    assert checkpoint.clean() == 0
+    assert prepared.clean() == 0
 
 
 # --- the published file ---
@@ -378,37 +407,35 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as at:
         threading.Thread(target=at.serve_forever, daemon=True).start()
-        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", f"http://127.0.0.1:{at.server_port}/published.onnx")
-        monkeypatch.setattr(checkpoint, "PUBLISHED_SHA256", hashlib.sha256(b"the published file").hexdigest())
+        monkeypatch.setattr(prepared, "PUBLISHED_URL", f"http://127.0.0.1:{at.server_port}/published.onnx")
+        monkeypatch.setattr(prepared, "PUBLISHED_SHA256", hashlib.sha256(b"the published file").hexdigest())
         yield
         at.shutdown()
 
 
 def test_fetch_puts_the_published_file_into_the_weights_folder(server, weights_folder, capfd):
-    path = checkpoint.fetch()
+    path = prepared.fetch()
     assert path == weights_folder / "published.onnx" and path.read_bytes() == b"the published file"
-    assert checkpoint.fetch() == path
+    assert prepared.fetch() == path
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("fault", ["no server", "no file", "another file"])
 def test_a_fetch_that_fails_says_what_to_do_and_leaves_nothing(server, weights_folder, monkeypatch, fault):
     if fault == "no server":
-        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", "http://127.0.0.1:9/published.onnx")
+        monkeypatch.setattr(prepared, "PUBLISHED_URL", "http://127.0.0.1:9/published.onnx")
     elif fault == "no file":
-        monkeypatch.setattr(checkpoint, "PUBLISHED_URL", f"{checkpoint.PUBLISHED_URL}.gone")
+        monkeypatch.setattr(prepared, "PUBLISHED_URL", f"{prepared.PUBLISHED_URL}.gone")
     else:
-        monkeypatch.setattr(checkpoint, "PUBLISHED_SHA256", "0" * 64)
+        monkeypatch.setattr(prepared, "PUBLISHED_SHA256", "0" * 64)
     with pytest.raises(CheckpointError) as error:
-        checkpoint.fetch()
+        prepared.fetch()
     line = str(error.value)
-    assert "\n" not in line and all(
-        s in line for s in (checkpoint.PUBLISHED_URL, checkpoint.PUBLISHED_SHA256, "by hand")
-    )
+    assert "\n" not in line and all(s in line for s in (prepared.PUBLISHED_URL, prepared.PUBLISHED_SHA256, "by hand"))
     assert not list(weights_folder.iterdir())
 
 
 def test_the_address_is_that_of_the_published_file(published):
-    assert checkpoint.PUBLISHED_URL.endswith("/2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx")
-    assert hashlib.sha256(published.read_bytes()).hexdigest() == checkpoint.PUBLISHED_SHA256
+    assert prepared.PUBLISHED_URL.endswith("/2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx")
+    assert hashlib.sha256(published.read_bytes()).hexdigest() == prepared.PUBLISHED_SHA256
     assert published.stat().st_size == 3_411_116

@@ -1,14 +1,17 @@
 """The audit's rules on numbers that are made up here and known, and on the published study."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from udnet import Error, audit, claims, evidence, findings_audit, study
 from udnet.__main__ import main
-from udnet.claims import NOT_REPRODUCED, NOT_TESTABLE, OTHER_CAUSE, REFUTED, REPRODUCED, decide
-from udnet.scaling import Estimate
+from udnet.analysis import claims, evidence
+from udnet.analysis.claims import NOT_REPRODUCED, NOT_TESTABLE, OTHER_CAUSE, REFUTED, REPRODUCED, decide
+from udnet.analysis.scaling import Estimate
+from udnet.experiments import audit
+from udnet.trials import tables
 
 CLAIMS = evidence.claims_table()
 
@@ -61,15 +64,12 @@ def test_a_value_is_shown_with_its_unit(estimate, unit, text):
 
 @pytest.fixture(scope="module")
 def published():
-    done = study.read()
-    if audit.read(done.folder) is None:
-        pytest.skip("the published study has no audit yet: make publish")
-    return done
+    return tables.read()
 
 
 @pytest.fixture(scope="module")
 def judged(published):
-    return claims.judge(published)
+    return claims.judge(published, audit.read(published.folder))
 
 
 def test_every_claim_has_a_verdict_and_a_cause_that_quotes_its_number(judged):
@@ -102,57 +102,52 @@ def test_the_allocator_shown_is_the_systems_unless_another_alone_agrees(judged):
 
 
 @pytest.fixture
-def local(published, monkeypatch):
-    """The published study as a quick one would have it: sizes up to 512, no other allocator."""
-    found, done = audit.read(published.folder), study.read(published.folder)
+def local(published):
+    """The published study and its audit as a quick one would have them: sizes up to 512, no other allocator."""
+    found, done = audit.read(published.folder), tables.read(published.folder)
     small = done.trials[["height", "width"]].max(axis=1) <= 512
     released = done.trials.variant.eq("pytorch-published") & done.trials.height.eq(512)
     done.trials = done.trials[small & ~released]
     for table in ("protocol", "allocators"):
         frame = getattr(found, table)
         setattr(found, table, frame[frame.allocator == ""])
-    monkeypatch.setattr(audit, "read", lambda folder: found)
-    return done
+    return done, found
 
 
 def test_a_small_study_contradicts_no_verdict_and_says_what_it_lacks(local, judged):
-    here = claims.judge(local)
+    here = claims.judge(*local)
     lacking = {one.id for one, full in zip(here, judged, strict=True) if one.left_out}
-    assert {one.id for one, full in zip(here, judged, strict=True) if one.verdict != full.verdict} <= lacking
+    assert (
+        lacking and {one.id for one, full in zip(here, judged, strict=True) if one.verdict != full.verdict} <= lacking
+    )
     by_id = {one.id: one for one in here}
     assert by_id["C33"].verdict == by_id["C35"].verdict == NOT_TESTABLE
     assert by_id["C33"].cause == "Not measured in this study: it takes a picture of 1024x1024 at least."
     assert by_id["C06"].verdict == NOT_REPRODUCED
     assert by_id["C06"].cause.endswith(" Other allocators were not run.")
     assert by_id["C34"].verdict == by_id["C37"].verdict == REFUTED, "one size is enough"
-    assert f"39 claims judged; {len(lacking)} need sizes or allocators" in findings_audit.verdicts(local)
 
 
-def test_a_whole_study_lacks_nothing(published):
-    assert "left out" not in findings_audit.verdicts(published)
+def test_a_change_to_a_measured_value_changes_the_verdict(published, judged, monkeypatch):
+    assert {one.id: one.verdict for one in judged}["C24"] == OTHER_CAUSE
+    trials = published.trials
+    torch = trials.variant.eq("pytorch") & trials.height.eq(256)
+    changed = replace(
+        published, trials=trials.assign(peak_bytes=trials.peak_bytes.where(~torch, trials.peak_bytes * 4))
+    )
+    monkeypatch.setattr(claims, "claims_table", lambda: CLAIMS[CLAIMS.id == "C24"])
+    (one,) = claims.judge(changed, audit.read(published.folder))
+    assert one.verdict == REPRODUCED  # 6.2 times, once PyTorch needs four times as much
 
 
-def test_a_change_to_a_measured_value_changes_the_verdict(published):
-    def verdict():
-        return {one.id: one.verdict for one in claims.judge(published)}["C24"]
-
-    assert verdict() == OTHER_CAUSE
-    before = published.trials
-    torch = before.variant.eq("pytorch") & before.height.eq(256)
-    published.trials = before.assign(peak_bytes=before.peak_bytes.where(~torch, before.peak_bytes * 4))
-    try:
-        assert verdict() == REPRODUCED  # 6.2 times, once PyTorch needs four times as much
-    finally:
-        published.trials = before
-
-
-def test_a_study_without_an_audit_is_one_line(tmp_path):
+def test_a_study_without_an_audit_is_one_line(tmp_path, capsys):
     (tmp_path / "machine.json").write_text("{}")
-    with pytest.raises(Error, match=r"has no audit: make a study with one by `python -m udnet reproduce`$"):
-        claims.judge(study.read(tmp_path))
+    assert main(["claims", "--study", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "udnet: error: the report was not audited\n"
 
 
-def test_claims_as_json_and_as_text(published, capsys):
+def test_claims_as_json_and_as_text(judged, capsys, monkeypatch):
+    monkeypatch.setattr(claims, "judge", lambda *_: judged)
     assert main(["claims", "--json"]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["id"] for one in said] == list(CLAIMS.id)

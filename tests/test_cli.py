@@ -1,26 +1,24 @@
 """The commands, as a user gives them: answers, exit codes, and one line for what is wrong."""
 
 import json
-import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import REPO
 from own_variants import own
+from PIL import Image
 
-from udnet import Error, trial
+from udnet import Error
 from udnet.__main__ import main
-from udnet.memory import MIB, parse_bytes
-from udnet.study import PHASE_COLUMNS
-from udnet.trial import PHASES
-from udnet.variants import VARIANTS
-
-
-def udnet(*arguments, **options):
-    command = [sys.executable, "-m", "udnet", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, **options)
-
+from udnet.pages import notebooks, publish
+from udnet.system.memory import MIB, parse_bytes
+from udnet.trials import trial
+from udnet.trials.tables import PHASE_COLUMNS
+from udnet.trials.trial import PHASES
+from udnet.variants import catalogue
+from udnet.variants.compared import VARIANTS
 
 # Wrong requests
 
@@ -28,14 +26,13 @@ def udnet(*arguments, **options):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty place to be in, save for a picture and a grid."""
-    from PIL import Image
-
     Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
     (tmp_path / "grid.toml").write_text(
         f"seed = 1\n[[trials]]\nvariants = [{own('SAME')!r}]\nsizes = ['16x16']\nthreads = [1]\nrepeats = 1\n"
     )
     (tmp_path / "wrong.toml").write_text("seed = 1\n")
     (tmp_path / "not.pth").write_text("words")
+    (tmp_path / "not.ipynb").write_text("words")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,7 +40,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "request_",
     [
-        "",
         "enhnace photo.png out.png",
         "enhance photo.png",
         "enhance absent.png out.png",
@@ -51,6 +47,10 @@ def folder(tmp_path, monkeypatch):
         "enhance photo.png out.png --weights absent.pth",
         "enhance photo.png out.png --weights not.pth",
         "enhance photo.png out.png --threads 0",
+        "enhance photo.png out.png --memory-limit 0",
+        "enhance photo.png out.png --memory-limit 5",
+        "enhance photo.png out.png --variant onnx --memory-limit 512MiB",
+        "enhance photo.png out.png --variant onnx-tiled@512MiB --memory-limit 512MiB",
         "measure",
         "measure --size 64",
         "measure --size 64x64x64",
@@ -84,7 +84,16 @@ def folder(tmp_path, monkeypatch):
         "fetch now",
         "clean everything",
         "variants all",
+        "plan",
+        "plan --limit 512MiB --study absent",
+        "claims --study absent",
         "figures --study absent --out here",
+        "notebook",
+        "notebook 99",
+        "notebook absent.ipynb",
+        "notebook not.ipynb",
+        "notebook 1 -p study",
+        "notebook 1 -p absent=1",
         "reproduce --grid absent --out here",
         "publish now",
     ],
@@ -100,7 +109,8 @@ def test_a_wrong_request_is_one_line(folder, capfd, request_):
 
 
 def test_a_wrong_request_to_the_program():
-    run = udnet("measure", "--size", "sixty")
+    command = [sys.executable, "-m", "udnet", "measure", "--size", "sixty"]
+    run = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "udnet: error: no size 'sixty': give HEIGHTxWIDTH in pixels, for example 512x768\n"
 
@@ -111,6 +121,18 @@ def test_help(arguments, capsys):
         main(arguments)
     assert ended.value.code == 0
     assert capsys.readouterr().out
+
+
+def test_no_command_is_the_help(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert "usage: udnet" in said.out and "reproduce" in said.out and said.err == ""
+
+
+def test_a_missing_module_is_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert main(["measure", "--size", "16x16"]) == 2
+    assert capsys.readouterr().err == "udnet: error: this Python has no tqdm: use .venv/bin/udnet, after `make env`\n"
 
 
 @pytest.mark.parametrize(
@@ -143,10 +165,15 @@ def test_no_bytes(text):
 
 def test_variants_are_listed(capsys):
     assert main(["variants"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    named = [line.split()[0] for line in lines]
+    said = capsys.readouterr().out
+    heads = re.findall(r"^(\S+): (PyTorch|ONNX Runtime), (the whole image at once|strip by strip)\n {4}\w", said, re.M)
+    named = [name for name, _, _ in heads]
+    assert named == [name for family in catalogue.FAMILIES for name in catalogue.family(family)]
     assert named[: len(VARIANTS)] == list(VARIANTS)
     assert {"load.no-vgg", "lever.onnx-together"} < set(named)
+    assert ("onnx-tiled", "ONNX Runtime", "strip by strip") in heads
+    assert "NAME@512MiB" in said and "FILE.py:NAME" in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
@@ -210,11 +237,15 @@ def test_measure_for_a_person_who_is_told_of_a_failure(capsys):
     assert said.splitlines()[1] == "RuntimeError: the first line"
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "pytorch-compiled"])
-def test_measure_answers_for(name, capsys):
+SLOW = {"pytorch-published": "makes VGG16's checkpoint", "pytorch-compiled": "compiles"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS]
+)
+def test_measure_answers_for(name, capsys, any_weights):
     repeats = 2 if name in ("pytorch", "onnx") else 1
-    published = REPO.parent / "shared" / "models" / "UDnet_dynamic.onnx"
-    weights = ["--weights", published] if published.exists() else []  # which saves an export
+    weights = ["--weights", any_weights] if any_weights else []
     code, said = measured(capsys, "--variant", name, "--size", "64x64", "--threads", 2, "--repeats", repeats, *weights)
     assert (code, [one["status"] for one in said]) == (0, ["ok"] * repeats), said[-1]["error"]
     for one in said:
@@ -222,14 +253,6 @@ def test_measure_answers_for(name, capsys):
     peaks = [[phase["peak_bytes"] for phase in one["phases"]] for one in said]
     # Two equal trials agree within 2 %; 4 MiB is for ONNX Runtime below 256x256, see test_trial.py.
     assert peaks[0] == pytest.approx(peaks[-1], rel=0.02, abs=4 * MIB)
-
-
-@pytest.mark.skipif("UDNET_TEST_ALL" not in os.environ, reason="compiles for most of a minute: set UDNET_TEST_ALL=1")
-def test_measure_answers_for_pytorch_compiled(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    code, (one,) = measured(capsys, "--variant", "pytorch-compiled", "--size", "64x64")
-    check(one)
-    assert (code, one["status"]) == (0, "ok"), one["error"]
 
 
 def test_study(folder, capsys):
@@ -248,3 +271,29 @@ def test_stopping(monkeypatch, capsys):
     monkeypatch.setattr(trial, "run", stop)
     assert main(["measure", "--variant", own("SAME"), "--size", "16x16"]) == 130
     assert capsys.readouterr().err == "udnet: stopped; what was finished is kept\n"
+
+
+def test_figures_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "draw", lambda study, out: [out / "one.svg", out / "one.png"])
+    assert main(["figures", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'one.svg'}\n{tmp_path / 'one.png'}\n"
+
+
+def test_enhancing_a_folder_leaves_out_what_others_are_scored_against(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("reef.png", "reef_reference.png", "lone_reference.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "in" / name)
+    assert main(["enhance", str(tmp_path / "in"), str(tmp_path / "out"), "--variant", own("SAME")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"reef.png", "lone_reference.png"}
+    assert ": same, weights: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["4", "04", str(publish.sources()[3])])
+def test_a_notebook_is_named_by_its_number_or_its_path(which, tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(notebooks, "run", lambda *given: ran.append(given))
+    wanted = ["-p", "variants=['onnx']", "-p", f"study={tmp_path}", "-p", "live=False"]
+    assert main(["notebook", which, *wanted, "--out", str(tmp_path)]) == 0
+    about = {"variants": ["onnx"], "study": str(tmp_path), "live": False}
+    assert ran == [(publish.sources()[3], tmp_path, about)]
+    assert capsys.readouterr().out == f"{tmp_path / publish.sources()[3].name}\n"

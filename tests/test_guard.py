@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from udnet import guard
-from udnet.guard import MIB, ControlGroup, Watchdog
+from udnet.system import guard
+from udnet.system.guard import MIB, ControlGroup, Watchdog
 
 GROW = """
 import sys, time
@@ -255,5 +255,5 @@ def test_free_memory_is_what_a_group_leaves(tmp_path, monkeypatch):
 
 
 def test_free_memory_within_a_real_group(group):
-    code = "from udnet import guard; import sys; sys.exit(0 if guard.free() < 256 * 2**20 else 1)"
+    code = "from udnet.system import guard; import sys; sys.exit(0 if guard.free() < 256 * 2**20 else 1)"
     assert run(group, [sys.executable, "-c", code]) == 0

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from udnet import Error, images
-from udnet.images import Picture, PictureError, enhance_file, enhance_path, read, to_batch, to_pixels, write
+from udnet import Error
+from udnet.pictures import images
+from udnet.pictures.images import Picture, PictureError, enhance_file, enhance_path, read, to_batch, to_pixels, write
 
 SUFFIXES = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"]
 pytestmark = pytest.mark.filterwarnings("error")  # Pillow's warnings stay inside
@@ -105,8 +106,8 @@ def test_batch_of_something_else(array):
 def test_a_trial_pays_for_numpy_alone():
     code = """
 import sys, numpy
-import udnet.images
-udnet.images.to_pixels(udnet.images.to_batch(numpy.zeros((5, 5, 3), "uint8")), 5, 5)
+from udnet.pictures import images
+images.to_pixels(images.to_batch(numpy.zeros((5, 5, 3), "uint8")), 5, 5)
 print(sorted({"PIL", "torch", "onnxruntime", "tqdm", "pandas"} & {name.split(".")[0] for name in sys.modules}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

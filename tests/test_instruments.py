@@ -5,8 +5,10 @@ import sys
 import pandas as pd
 import pytest
 
-from udnet import Error, instruments, study
-from udnet.memory import MIB
+from udnet import Error, NotMeasured
+from udnet.experiments import instruments
+from udnet.system import files
+from udnet.system.memory import MIB
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's mark can be reset on Linux alone")
 
@@ -128,10 +130,10 @@ def test_goes_on_where_it_stopped(tmp_path, put):
 
 
 def test_two_never_write_into_one_folder(tmp_path, put):
-    with study.alone(tmp_path), pytest.raises(Error, match="another run is writing"):
+    with files.alone(tmp_path), pytest.raises(Error, match="another run is writing"):
         instruments.run(tmp_path, progress=False)
 
 
 def test_nothing_to_read(tmp_path):
-    with pytest.raises(Error, match=r"no .*instruments\.csv"):
+    with pytest.raises(NotMeasured, match="the instruments were not tested"):
         instruments.read(tmp_path)

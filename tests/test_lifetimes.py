@@ -8,8 +8,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from udnet import Error, checkpoint, figures_less, findings_less, graphs, lifetimes, scaling, study
-from udnet.lifetimes import SCHEDULES, peak, per_pixel
+from udnet import Error
+from udnet.analysis import scaling
+from udnet.network import graphs, lifetimes
+from udnet.network.lifetimes import SCHEDULES, peak, per_pixel
+from udnet.trials import tables
 
 MAP = 4 * 4 * 8 * 8  # bytes of 4 channels of 8x8 in float32
 PICTURE = 3 * 4 * 8 * 8
@@ -129,11 +132,6 @@ def test_bad_requests_are_one_line(tmp_path):
 # The network's own graphs. A full-size map of 128 channels takes 512 bytes a pixel, the picture 12.
 
 
-@pytest.fixture(scope="module")
-def exported():
-    return checkpoint.prepared(checkpoint.find("seeded"), "onnx")
-
-
 def test_every_shape_is_that_of_onnx_runtime(exported, tmp_path):
     graph = graphs.read(exported, 16, 24)
     proto = onnx.load(exported)
@@ -174,20 +172,12 @@ def test_what_the_published_file_takes(published):
         peak(published, 60, 60)
 
 
-def test_stages_follow_one_another(exported):
-    profile = peak(exported, 64, 64).profile
-    bands = figures_less._bands(profile)
-    assert [stage for stage, *_ in bands] == ["encoder", "decoder", "normalise", "UpConv1", "output blocks"]
-    assert [profile.operator.iloc[first] for _, first, _ in bands] == ["Pad", "Pad", "Resize", "Pad", "Pad"]
-    assert [one.name for one in findings_less.largest(peak(exported, 64, 64))] == ["cat_2", "val_41", "val_42"]
-
-
 # Beside what was measured
 
 
-@pytest.mark.skipif(not study.PUBLISHED.exists(), reason="no study is published yet: make publish")
+@pytest.mark.skipif(not tables.PUBLISHED.exists(), reason="no study is published yet: make publish")
 def test_no_measured_peak_is_below_the_floor(exported):
-    costs = scaling.select(study.read())
+    costs = scaling.select(scaling.costs(tables.read().trials))
     whole = costs[costs.variant.isin(["onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean"])]
     sizes = whole.groupby(["height", "width"]).peak_bytes.min()
     for (height, width), measured in sizes.items():
@@ -195,11 +185,3 @@ def test_no_measured_peak_is_below_the_floor(exported):
         assert measured > best.bytes + best.weights, (height, width)
     lean = scaling.fit(costs[costs.variant == "onnx-lean"])
     assert len(sizes) >= scaling.SIZES and lean.slope > per_pixel(exported, "best order")
-
-
-@pytest.mark.skipif(not study.PUBLISHED.exists(), reason="no study is published yet: make publish")
-def test_the_finding_says_what_was_counted_and_measured(exported):
-    said = findings_less.floor(study.read())
-    assert "take 1,548 bytes a pixel" in said and "in the best order of the same nodes 1,036" in said
-    lean = scaling.fit(scaling.select(study.read(), ["onnx-lean"]))
-    assert f"{lean.slope:,.0f} (" in said and f"{lean.slope / 1036:.2f} times for the lean session" in said

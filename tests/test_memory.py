@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from udnet import memory
-from udnet.memory import MIB
+from udnet.system import memory
+from udnet.system.memory import MIB
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's mark can be reset on Linux alone")
 
@@ -190,7 +190,7 @@ def test_windows(counters, monkeypatch):
 
 FREE = """
 import sys
-from udnet import memory
+from udnet.system import memory
 if sys.argv[1] == "return":
     memory.return_freed_memory()
 bytearray(1 << 20)  # glibc now keeps blocks up to this size to itself, unless told otherwise

@@ -11,7 +11,7 @@ from conftest import REPO
 from onnx import helper
 from PIL import Image
 
-from udnet import checkpoint, model
+from udnet.network import checkpoint, model, prepared
 
 STAGES = [
     *(f"encoder.conv{i}" for i in (1, 2, 3, 4)),
@@ -54,11 +54,11 @@ ROLES = {role: published_keys(role) for role in ("prior", "posterior", "referenc
 
 
 def test_vgg16_has_torchvisions_keys():
-    names = [name for name, _ in keys(model.VGG16)]
+    shapes = dict(keys(model.VGG16))
     convolutions = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
     layers = [f"features.{i}" for i in convolutions] + [f"classifier.{i}" for i in (0, 3, 6)]
-    assert names == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
-    assert ("classifier.0.weight", "4096x25088") in keys(model.VGG16)
+    assert list(shapes) == [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    assert shapes["classifier.0.weight"] == "4096x25088"
     assert parameters(model.VGG16) == 138_357_544
     with torch.device("meta"):
         assert model.VGG16()(torch.rand(2, 3, 64, 96)).shape == (2, 1000)
@@ -67,7 +67,7 @@ def test_vgg16_has_torchvisions_keys():
 @pytest.fixture(scope="module")
 def seeded():
     network = model.InferenceUDnet().eval()
-    checkpoint.load_into(network, checkpoint.seeded(), "seeded")
+    checkpoint.load_into(network, prepared.seeded(), "seeded")
     return network
 
 
@@ -131,7 +131,7 @@ def exact_session(published):
 
 def session_of(network):
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to PyTorch
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(network, options)
 
 
@@ -151,23 +151,25 @@ def difference(session, x, output):
     return abs(session.run(None, {"input": x})[0] - output).max()
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 128), (2, 64, 64), (1, 256, 256), (1, 512, 512)])
+@pytest.mark.parametrize("shape", [(1, 64, 128), (2, 64, 64)])
 def test_parity_with_the_published_file(trained, session, shape):
     batch, height, width = shape
     x = np.random.default_rng(0).random((batch, 3, height, width), dtype=np.float32)
     assert difference(session, x, run(trained, x)) <= 1e-5
 
 
-def test_parity_on_every_photograph(trained, session, exact_session, shared):
-    files = sorted(path for path in (shared / "images").iterdir() if path.suffix in (".jpg", ".png"))
-    assert len(files) == 13
-    for path in files:
-        pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
-        height, width = pixels.shape[2:]
-        x = np.pad(pixels, ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8)), mode="reflect")
-        # on the two largest the published file is itself off by 3e-5 and 1.4e-4, see `exact_session`
-        judge = session if height * width <= 512**2 else exact_session
-        assert difference(judge, x, run(trained, x)) <= 1e-5, path.name
+LARGE = ["uieb_860.png", "uieb_906.png"]  # of a size of its own, and the largest
+
+
+@pytest.mark.parametrize("name", ["euvp_1.jpg", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_parity_on_photographs(trained, session, exact_session, shared, name):
+    pixels = np.asarray(Image.open(shared / "images" / name).convert("RGB"), dtype=np.float32)
+    pixels = pixels.transpose(2, 0, 1)[None] / 255
+    height, width = pixels.shape[2:]
+    x = np.pad(pixels, ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8)), mode="reflect")
+    # on the largest the published file is itself off by 1.4e-4, see `exact_session`
+    judge = session if height * width <= 512**2 else exact_session
+    assert difference(judge, x, run(trained, x)) <= 1e-5
 
 
 # --- the training path ---

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib import metadata
 
+import nbformat
 import pytest
 import yaml
 from conftest import REPO
@@ -20,11 +22,17 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import udnet
+from udnet.pages import notebooks
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 DECLARED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-CONDA_NAMES = {"matplotlib-base": "matplotlib", "memory_profiler": "memory-profiler", "pytorch-cpu": "torch"}
+CONDA_NAMES = {
+    "matplotlib-base": "matplotlib",
+    "memory_profiler": "memory-profiler",
+    "playwright-python": "playwright",
+    "pytorch-cpu": "torch",
+}
 CONDA_ONLY = {"python", "pip", "setuptools"}  # what a virtual environment brings along
 
 # Direct packages that no line of Python here imports: a file that shows the use, and the text that shows it.
@@ -32,7 +40,7 @@ USED_OTHERWISE = {
     "pytest-xdist": ("pyproject.toml", "--numprocesses"),
     "ipykernel": ("notebooks/*.ipynb", '"name": "python3"'),
     "jupyterlab": ("Makefile", "jupyter lab"),
-    "onnxscript": ("udnet/export.py", "dynamo=True"),
+    "onnxscript": ("udnet/network/export.py", "dynamo=True"),
     "ruff": ("Makefile", "ruff check"),
 }
 
@@ -158,6 +166,12 @@ def make(*arguments, cwd=REPO):
     return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
+@cache
+def listed():
+    """What `make` alone says."""
+    return make().stdout
+
+
 @pytest.fixture
 def clone(tmp_path):
     """A folder with what `make env` reads, and no environment."""
@@ -171,10 +185,11 @@ def clone(tmp_path):
     [
         ("env", ".venv/bin/python -m pip install"),
         ("reproduce", ".venv/bin/python -m udnet reproduce"),
-        ("test", ".venv/bin/python -m pytest"),
+        ("test", ".venv/bin/python -m pytest\n"),
+        ("test-all", ".venv/bin/python -m pytest -m slow\n"),
         ("figures", ".venv/bin/python -m udnet figures"),
         ("publish", ".venv/bin/python -m udnet publish"),
-        ("lab", ".venv/bin/jupyter lab notebooks"),
+        ("lab", ".venv/bin/jupyter lab "),
         ("weights", ".venv/bin/python -m udnet fetch"),
         ("clean", "rm -rf build"),
     ],
@@ -183,7 +198,7 @@ def test_make_target(clone, target, command):
     run = make("--dry-run", target, cwd=clone)
     assert run.returncode == 0, run.stderr
     assert command in run.stdout
-    assert f"make {target} " in make().stdout, "make without a target lists the targets"
+    assert f"make {target} " in listed(), "make without a target lists the targets"
 
 
 def test_make_env_waits_for_the_lock_alone(clone):
@@ -203,10 +218,12 @@ def test_make_env_refuses_another_python_in_one_line(clone):
     assert not (clone / ".venv").exists()
 
 
-def test_continuous_integration_runs_make_test():
+def test_continuous_integration_runs_every_test():
     script = REPO / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text()
+    targets = re.findall(r"\bmake (test[\w-]*)", re.sub("#.*", "", script.read_text()))
+    run = make("--dry-run", *targets).stdout.splitlines()
+    assert {".venv/bin/python -m pytest", ".venv/bin/python -m pytest -m slow"} <= set(run)
 
 
 # Files
@@ -249,6 +266,31 @@ def test_links_lead_somewhere(page):
     assert {target for target in targets if not (path.parent / target).exists()} == set()
 
 
+# Modules
+
+ROOMS = ("system", "pictures", "network", "tiled", "variants", "trials", "analysis", "experiments", "pages")
+
+
+def test_no_room_rests_on_one_above_it_and_no_file_on_itself():
+    paths = sorted((REPO / "udnet").glob("*/*.py"))
+    needs = {f"udnet.{path.parent.name}.{path.stem}": set() for path in paths if path.stem != "__init__"}
+    assert {path.parent.name for path in paths} == set(ROOMS)
+    for path in paths:
+        module = f"udnet.{path.parent.name}.{path.stem}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("udnet."):
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                needs[module] |= names & needs.keys()
+    above = [(one, other) for one, others in needs.items() for other in others if room(other) > room(one)]
+    assert above == []
+    assert len([*TopologicalSorter(needs).static_order()]) == len(needs), "a circle is a CycleError"
+
+
+def room(module):
+    """Which floor a module is on, from the ground."""
+    return ROOMS.index(module.split(".")[1])
+
+
 # Notebooks
 
 
@@ -262,3 +304,14 @@ def test_notebook_is_fit_to_publish(path):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "restart and run all"
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short_and_begin_with_the_parameters(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    _, names = notebooks.parameters_of(nbformat.read(path, 4))
+    assert {"study", "variants", "figures"} <= set(names)
+    assert "parameters" in cells[1].metadata.tags, "after the imports"
+    lines = [cell.source.splitlines() for cell in cells]
+    assert max(map(len, lines)) <= 25
+    assert [line for cell in lines for line in cell if len(line) > 88] == []

@@ -13,12 +13,15 @@ from itertools import product
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 from conftest import REPO
 
-from udnet import Error, notebooks, publish, report, study
-from udnet.memory import MIB
+from udnet import Error
+from udnet.pages import notebooks, publish, report
+from udnet.system.memory import MIB
+from udnet.trials import study, tables
 
 PHASES = ("interpreter", "import", "load", "first", "steady")
 
@@ -38,7 +41,7 @@ def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=
     for (variant, (load, fixed, slope, time_)), side, repeat in product(costs.items(), sides, range(repeats)):
         peaks = [20 * MIB, 250 * MIB, load * MIB, fixed * MIB, fixed * MIB + slope * side**2]
         for phase, peak in zip(PHASES, map(round, peaks), strict=True):
-            row = dict.fromkeys(name for name in study.COLUMNS if name.endswith("_bytes"))
+            row = dict.fromkeys(name for name in tables.COLUMNS if name.endswith("_bytes"))
             row |= {
                 "trial": f"{variant}/{side}x{side}/t2/r{repeat}",
                 "variant": variant,
@@ -49,11 +52,12 @@ def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=
             row |= {"seconds": 3e-6 * time_ * side**2, "rss_end_bytes": peak, "peak_bytes": peak}
             rows.append(row | {"peak_is_exact": True, "status": "error" if variant in failed else "ok"})
     folder.mkdir(parents=True)
-    frame = study.pd.DataFrame(rows).reindex(columns=study.COLUMNS)
+    frame = pd.DataFrame(rows).reindex(columns=tables.COLUMNS)
     frame.to_csv(folder / "trials.csv", index=False)
     described = {
         "grid": "tiny",
         "trials": frame.trial.nunique(),
+        "seed": 0,
         "processor": "A processor <of note>",
         "cores": 2,
         "memory_bytes": 8 * 2**30,
@@ -68,15 +72,16 @@ def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=
         "date": "2026-11-22T12:00:00+00:00",
     }
     (folder / "machine.json").write_text(json.dumps(described | machine))
-    return study.read(folder)
+    return tables.read(folder)
 
 
 def notebook(path, *cells):
-    """Write a notebook: strings that begin with # are Markdown, others are code."""
-    new = nbformat.v4
-    made = [new.new_markdown_cell(one) if one.startswith("#") else new.new_code_cell(one) for one in cells]
-    for place, cell in enumerate(made):
-        cell.id = f"cell-{place}"
+    """Write a notebook: strings that begin with # are Markdown, others are code; a pair is a tag and code."""
+    new, made = nbformat.v4, []
+    for place, one in enumerate(cells):
+        tag, source = one if isinstance(one, tuple) else ("", one)
+        make = new.new_markdown_cell if source.startswith("#") else new.new_code_cell
+        made.append(make(source, id=f"cell-{place}", metadata={"tags": [tag]} if tag else {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(
         new.new_notebook(cells=made, metadata={"kernelspec": {"name": "python3", "display_name": "x"}}), path
@@ -99,26 +104,6 @@ def tags(page):
     return found
 
 
-@pytest.fixture
-def few_figures(monkeypatch):
-    """One figure that the studies here have the data for, and one that they have not."""
-    monkeypatch.setattr(
-        publish.figures, "FIGURES", {name: publish.figures.FIGURES[name] for name in ("headline", "threads")}
-    )
-
-
-PICTURE = """
-import base64
-from IPython.display import display
-pixel = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-for kind in ("png", "jpeg"):
-    alt = f'A curve that "falls" below 1, as {kind}'
-    display({f"image/{kind}": pixel}, metadata={f"image/{kind}": {"alt": alt}}, raw=True)
-""".strip()
-
-
 # Notebooks
 
 
@@ -133,7 +118,6 @@ def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, ca
             "# Where",
             "import os, sys, udnet\nprint(sys.executable, os.getcwd(), udnet.__file__, sep='\\n')",
             "",
-            "print(os.environ['UDNET_STUDY'], os.environ['UDNET_FIGURES'], sep='\\n')",
         ),
         notebook(
             tmp_path / "notebooks" / "02-widget.ipynb",
@@ -143,13 +127,12 @@ def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, ca
         ),
     ]
     before = paths[0].read_bytes()
-    assert notebooks.execute(paths, tmp_path / "out", tmp_path / "study", tmp_path / "figures") == []
+    assert notebooks.execute(paths, tmp_path / "out", at_once=2) == []
     assert paths[0].read_bytes() == before, "the source is left alone"
 
-    where, nothing, environment = (text.splitlines() for text in printed(tmp_path / "out" / "01-where.ipynb"))
+    where, nothing = (text.splitlines() for text in printed(tmp_path / "out" / "01-where.ipynb"))
     assert where == [sys.executable, str(tmp_path / "notebooks"), str(REPO / "udnet" / "__init__.py")]
     assert nothing == []
-    assert environment == [str(tmp_path / "study"), str(tmp_path / "figures")]
 
     done = nbformat.read(tmp_path / "out" / "02-widget.ipynb", 4)
     assert done.metadata == {
@@ -164,8 +147,107 @@ def test_notebooks_run_where_they_are_with_this_python(tmp_path, monkeypatch, ca
     assert "IPKernelApp" not in capsys.readouterr().err
 
     first = (tmp_path / "out" / "02-widget.ipynb").read_bytes()
-    assert notebooks.execute(paths[1:], paths[1].parent, tmp_path / "study", tmp_path / "figures") == []
+    assert notebooks.execute(paths[1:], paths[1].parent) == []
     assert paths[1].read_bytes() == first, "in place, and the same bytes again"
+
+
+SET = ("parameters", 'study = "published"  # a folder\nsizes = [1]')
+TELL = "print(study, sizes)"
+
+
+def test_parameters_are_told_and_stay_where_a_notebook_is_written_elsewhere(tmp_path):
+    folder = tmp_path / "notebooks"
+    paths = [notebook(folder / "one.ipynb", "# One", SET, TELL), notebook(folder / "two.ipynb", "print('none')")]
+    before = paths[0].read_bytes()
+    given = {"study": "mine", "figures": "unknown to it"}
+    assert notebooks.execute(paths, tmp_path / "out", given, at_once=2) == []
+    assert paths[0].read_bytes() == before
+    assert printed(tmp_path / "out" / "one.ipynb") == ["", "mine [1]\n"]
+    assert printed(tmp_path / "out" / "two.ipynb") == ["none\n"], "one that has no parameters takes none"
+    _, cell, _ = nbformat.read(tmp_path / "out" / "one.ipynb", 4).cells
+    assert cell.source == SET[1] + "\n\nstudy = 'mine'", "it shows what it was run with"
+    assert cell.metadata == {"tags": ["parameters"]}
+
+
+def test_parameters_leave_no_trace_in_a_notebook_that_is_run_in_place(tmp_path):
+    path = notebook(tmp_path / "one.ipynb", "# One", SET, TELL)
+    assert notebooks.execute([path], tmp_path, {"sizes": [3]}) == []
+    assert printed(path) == ["", "published [3]\n"]
+    assert nbformat.read(path, 4).cells[1].source == SET[1]
+
+
+def test_parameters_of_a_notebook_are_the_names_that_its_tagged_cell_sets(tmp_path):
+    path = notebook(
+        tmp_path / "one.ipynb",
+        "a = 1",
+        ("parameters", 'b = [\n    "x",\n]\nc = d = None\nf, g = 1, 2\nprint(b)'),
+        "e = 2",
+    )
+    cell, names = notebooks.parameters_of(nbformat.read(path, 4))
+    assert cell.source.startswith("b = ") and names == ["b", "c", "d", "f", "g"]
+    assert notebooks.parameters_of(nbformat.read(notebook(path, "a = 1"), 4)) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "parameter"),
+    [
+        ("variants=['onnx', 'pytorch']", ("variants", ["onnx", "pytorch"])),
+        ("live=False", ("live", False)),
+        ("weights=None", ("weights", None)),
+        ("picture=a=b", ("picture", "a=b")),
+        ("weights=seeded", ("weights", "seeded")),
+        ("study=", ("study", "")),
+    ],
+)
+def test_a_parameter_is_a_value_or_a_text(text, parameter):
+    assert notebooks.parse(text) == parameter
+
+
+def test_a_parameter_is_the_path_of_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert notebooks.parse("study=there") == ("study", str(tmp_path / "there"))
+    assert notebooks.parse("study=absent") == ("study", "absent")
+
+
+@pytest.mark.parametrize("text", ["study", "", "=x", "a b=1", "1=2"])
+def test_no_parameter(text):
+    with pytest.raises(Error, match=r"give NAME=VALUE, as in study=build/study"):
+        notebooks.parse(text)
+
+
+def test_running_one_refuses_what_it_does_not_know_before_it_runs(tmp_path):
+    path = notebook(tmp_path / "one.ipynb", "# One", SET, TELL)
+    with pytest.raises(Error, match=r"^one\.ipynb has no parameter 'size': choose from study, sizes$"):
+        notebooks.run(path, tmp_path / "out", {"size": [3]})
+    with pytest.raises(Error, match=r"no notebook .*absent\.ipynb: give the number or the path of one"):
+        notebooks.run(tmp_path / "absent.ipynb", tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_running_one_that_fails_says_where_to_look(tmp_path):
+    path = notebook(tmp_path / "one.ipynb", "# One", SET, "1 / len(sizes)")
+    with pytest.raises(
+        Error, match=r"^one\.ipynb, cell 2: ZeroDivisionError: division by zero; see .*/out/one\.ipynb$"
+    ):
+        notebooks.run(path, tmp_path / "out", {"sizes": []})
+    assert "sizes = []" in (tmp_path / "out" / "one.ipynb").read_text()
+
+
+def test_what_a_notebook_said_by_the_tags_of_its_cells():
+    new = nbformat.v4
+    *said, left_out = (
+        new.new_output("display_data", data={"text/markdown": text})
+        for text in ("**One.**", "Two.", "*Left out here: no trials of onnx.*")
+    )
+    cells = [
+        new.new_code_cell("a", metadata={"tags": ["finding"]}, outputs=said),
+        new.new_code_cell("left out", metadata={"tags": ["finding"]}, outputs=[left_out]),
+        new.new_code_cell("b", metadata={"tags": ["readme"]}, outputs=[new.new_output("stream", text="no")]),
+        new.new_code_cell("c", outputs=said),
+    ]
+    assert notebooks.said(new.new_notebook(cells=cells), "finding") == ["**One.**", "Two."]
+    assert notebooks.said(new.new_notebook(cells=cells), "readme") == []
 
 
 def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys):
@@ -180,7 +262,7 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     older.cells[-1].outputs = [nbformat.v4.new_output("stream", text="of an older run")]
     nbformat.write(older, paths[0])
     before = [path.read_bytes() for path in paths[:3]]
-    failures = notebooks.execute(paths, tmp_path / "out", tmp_path, tmp_path)
+    failures = notebooks.execute(paths, tmp_path / "out", at_once=2)
     assert failures[:2] == [
         "01-raises.ipynb, cell 2: ZeroDivisionError: division by zero",
         "02-dies.ipynb, cell 1: the kernel died",
@@ -188,11 +270,11 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     assert re.fullmatch(r"03-warns.ipynb, cell 2: wrote to stderr: .*UserWarning: too old", failures[2])
     assert len(failures) == 3
     lines = re.findall(r"^udnet: .*", capsys.readouterr().err.replace("\r", "\n"), re.MULTILINE)
-    assert lines == [f"udnet: {line}" for line in failures]
+    assert sorted(lines) == [f"udnet: {line}" for line in failures]
     assert printed(tmp_path / "out" / "01-raises.ipynb") == ["so far\n", "", ""], "kept to be looked into"
     assert printed(tmp_path / "out" / "04-works.ipynb") == ["done\n"]
 
-    assert notebooks.execute(paths[:1], folder, tmp_path, tmp_path) == failures[:1]
+    assert notebooks.execute(paths[:1], folder) == failures[:1]
     assert [path.read_bytes() for path in paths[:3]] == before, "a failure never replaces the notebook itself"
 
 
@@ -205,9 +287,9 @@ def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path):
     )
     code = f"""
 import pathlib
-from udnet import notebooks
+from udnet.pages import notebooks
 try:
-    notebooks.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r}, ".", ".")
+    notebooks.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r})
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -215,7 +297,7 @@ except KeyboardInterrupt:
         while not (told.exists() and told.read_text()) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[0] == "interrupted\n"
+        assert process.communicate(timeout=90)[0] == "interrupted\n"
     assert not psutil.pid_exists(int(told.read_text()))
     assert not (tmp_path / "out" / "long.ipynb").exists()
 
@@ -223,18 +305,40 @@ except KeyboardInterrupt:
 # The report
 
 
-def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
+ALT = 'A curve that "falls" below 1'
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def shown(kind, data, alt=None):
+    """An output as a cell displays it."""
+    return nbformat.v4.new_output("display_data", data={kind: data}, metadata={kind: {"alt": alt}} if alt else {})
+
+
+def executed(path, *cells):
+    """Write a notebook as it is once it has been run: pairs of a cell, as `notebook` takes it, and its outputs."""
+    made = nbformat.read(notebook(path, *(source for source, _ in cells)), 4)
+    for cell, (_, outputs) in zip(made.cells, cells, strict=True):
+        if cell.cell_type == "code":
+            cell.update(outputs=outputs, execution_count=1)
+    nbformat.write(made, path)
+    return path
+
+
+def test_pages_need_neither_network_nor_server(tmp_path):
     opening = "# One *page*\n\nDoes it **open**? See [two](02-two.ipynb).\n\nMore.\n\n![A photograph](photo.png)"
+    pictures = [shown(f"image/{kind}", PIXEL, f"{ALT}, as {kind}") for kind in ("png", "jpeg")]
+    said = [shown("text/markdown", "**It opens.** See [one](01-one.ipynb).")]
+    folder = tmp_path / "notebooks"
     paths = [
-        notebook(tmp_path / "notebooks" / "01-one.ipynb", opening, PICTURE),
-        notebook(tmp_path / "notebooks" / "02-two.ipynb", "# Two", "1 + 1"),
+        executed(folder / "01-one.ipynb", (opening, []), ("draw()", pictures)),
+        executed(folder / "02-two.ipynb", ("# Two", []), (("finding", "say()"), said)),
     ]
-    (tmp_path / "notebooks" / "photo.png").write_bytes(b"not a real picture")
-    notebooks.execute(paths, paths[0].parent, tmp_path, tmp_path)
+    (folder / "photo.png").write_bytes(b"not a real picture")
     here, published = fabricate(tmp_path / "here"), fabricate(tmp_path / "published", grid="full")
-    figures = publish.draw(here.folder, tmp_path / "figures")
+    headline = tmp_path / "headline.svg"
+    headline.write_text("<svg><dc:description>A curve below 1 &amp; more</dc:description></svg>")
     pages = notebooks.to_html(paths, tmp_path / "report")
-    index = report.to_index(here, published, paths, figures, tmp_path / "report")
+    index = report.to_index(here, published, paths, headline, tmp_path / "report")
     assert pages == [tmp_path / "report" / f"{name}.html" for name in ("01-one", "02-two")]
 
     for page in (*pages, index):
@@ -250,7 +354,7 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
 
     one = tags(pages[0])
     alts = [attributes.get("alt") for tag, attributes in one if tag == "img"]
-    assert alts == ["A photograph", *(f'A curve that "falls" below 1, as {kind}' for kind in ("png", "jpeg"))]
+    assert alts == ["A photograph", *(f"{ALT}, as {kind}" for kind in ("png", "jpeg"))]
     assert ("a", {"href": "02-two.html"}) in one
     assert "<title>One page</title>" in pages[0].read_text()
 
@@ -259,19 +363,11 @@ def test_pages_need_neither_network_nor_server(tmp_path, few_figures):
     assert ("a", {"href": "02-two.html"}) in tags(index)
     assert "15 of 15 numbers about memory agree" in front
     assert "40 trials of the tiny grid on A processor &lt;of note&gt;; every one finished." in front
+    assert '<strong>It opens.</strong> See <a href="01-one.html">one</a>' in front, "what was found"
     (figure,) = [attributes for tag, attributes in tags(index) if tag == "img"]
-    assert figure["alt"] == publish.figures.draw("headline", here).alt
-
-
-def test_figures_are_the_same_bytes_again_and_what_lacks_data_is_told(tmp_path, few_figures, capsys):
-    fabricate(tmp_path / "study")
-    first = publish.draw(tmp_path / "study", tmp_path / "a")
-    told = capsys.readouterr().err.splitlines()
-    second = publish.draw(tmp_path / "study", tmp_path / "b")
-    assert first == [tmp_path / "a" / "headline.svg", tmp_path / "a" / "headline.png"]
-    assert second == [tmp_path / "b" / "headline.svg", tmp_path / "b" / "headline.png"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert told == ["udnet: no figure threads: one thread count alone"]
+    assert figure["alt"] == "A curve below 1 & more"
+    headline.unlink()
+    assert "<img" not in report.to_index(here, published, paths, headline, tmp_path / "report").read_text()
 
 
 # The summary
@@ -333,7 +429,7 @@ def test_summary_fits_a_terminal_and_says_threads_only_where_unusual(tmp_path):
     here = fabricate(tmp_path / "here", sides=(256, 1024))
     one = here.trials[here.trials.height == 256].assign(threads=1)
     one["trial"] = one.trial.str.replace("t2", "t1")
-    here.trials = study.pd.concat([here.trials, one])
+    here.trials = pd.concat([here.trials, one])
     table = report.summary(here, here)
     text = report.as_text(table)
     assert max(map(len, text.splitlines())) <= 100
@@ -345,36 +441,63 @@ def test_summary_fits_a_terminal_and_says_threads_only_where_unusual(tmp_path):
     assert report.as_text(report.summary(here, elsewhere)) == "The two studies have no variant and size in common."
 
 
-# The two commands
+def test_two_studies_side_by_side_where_both_measured(tmp_path):
+    here = fabricate(tmp_path / "here", {"onnx": (90, 60, 3000, 10), "own": (1, 1, 1, 1)}, (512, 1024), repeats=1)
+    table = report.side_by_side(here, fabricate(tmp_path / "published"))
+    # by hand: 60 MiB and 3000 bytes of a quarter of a Mi pixel, 10 and 5 microseconds each
+    assert table.reset_index().to_numpy().tolist() == [["512x512", "onnx", "810", "810", "2.62", "1.31"]]
+
+
+# The three commands
+
+
+FINDS = """
+import json
+from pathlib import Path
+commit = json.loads(Path(study, "machine.json").read_text())["commit"]
+Path(figures or "nowhere").mkdir(exist_ok=True)
+Path(figures or "nowhere", "headline.svg").write_text("<svg><dc:description>Seen</dc:description></svg>")
+""".strip()
+FOUND = (
+    ("parameters", 'study = "../data/results/published"\nfigures = None\nlive = True'),
+    FINDS,
+    ("readme", "from IPython.display import Markdown, display\ndisplay(Markdown('| a table |'))"),
+    ("finding", "display(Markdown(f'**Measured** at {commit}, live {live}.'))"),
+)
 
 
 @pytest.fixture
-def workbench(tmp_path, few_figures, monkeypatch):
+def workbench(tmp_path, monkeypatch):
     """A repository of its own with a study that needs no measuring, one notebook and an old figure, committed."""
     repo = tmp_path / "repo"
     published = repo / "data" / "results" / "published"
-    fabricate(published)
-    notebook(repo / "notebooks" / "01-one.ipynb", "# One\n\nA question?", "print('yes')")
+    fabricate(published, commit="an older commit")
+    notebook(repo / "notebooks" / publish.FINDINGS, "# Seven\n\nA question?", *FOUND)
     (repo / "figures").mkdir()
-    (repo / "figures" / "old.svg").write_text("<svg/>")
+    for name in ("old.svg", "old.png", "photograph.jpg"):
+        (repo / "figures" / name).touch()
     (repo / ".gitignore").write_text("build/\n")
     (repo / "code.py").write_text("1\n")
     marks = "<!-- findings: written by `make publish` -->\nold\n<!-- end of findings -->\n"
     (repo / "README.md").write_text(f"# A page\n\n{marks}\nThe rest.\n")
     (repo / "data" / "README.md").write_text(f"| `results/published/trials.csv` | trials | `{'0' * 64}` |\n")
-    for name, value in {"REPO": repo, "NOTEBOOKS": repo / "notebooks", "FIGURES": repo / "figures"}.items():
-        monkeypatch.setattr(publish, name, value)
-    monkeypatch.setattr(study, "PUBLISHED", published)
-    monkeypatch.setattr(publish.instruments, "run", lambda folder, repeats=5: None)
-    monkeypatch.setattr(publish.exporters, "run", lambda folder: None)
-    monkeypatch.setattr(publish.audit, "run", lambda folder, **_: None)
-    monkeypatch.setattr(publish.locality, "run", lambda folder: None)
-    monkeypatch.setattr(publish.capacity, "run", lambda folder: None)
-    monkeypatch.setattr(study, "run", lambda grid, out, *_: study.read(out) if out.exists() else fabricate(out))
+    path = publish.files.python_path()
+    monkeypatch.setattr(publish.files, "python_path", lambda: path)
+    monkeypatch.setattr(publish.files, "REPO", repo)
+    for name in ("NOTEBOOKS", "FIGURES"):
+        monkeypatch.setattr(publish, name, repo / name.lower())
+    monkeypatch.setattr(tables, "PUBLISHED", published)
+    for module, name in MEASURED:
+        monkeypatch.setattr(getattr(publish, module), name, lambda *_, **__: None)
+    monkeypatch.setattr(study, "run", lambda grid, out, *_: tables.read(out) if out.exists() else fabricate(out))
     git(repo, "init", "--quiet")
     git(repo, "add", ".")
     git(repo, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "-m", "all")
     return SimpleNamespace(repo=repo, published=published)
+
+
+MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
+MEASURED += [("levers", "measure")]
 
 
 def git(repo, *arguments):
@@ -386,44 +509,75 @@ def test_reproduce_makes_a_report_and_leaves_git_clean(workbench, monkeypatch, c
     monkeypatch.chdir(workbench.repo)
     assert publish.reproduce("quick", "build") == 0
     out = capsys.readouterr().out
-    report = workbench.repo / "build" / "report" / "index.html"
-    assert report.exists()
-    assert f"Report: {report}\n" in out
+    build = workbench.repo / "build"
+    index = build / "report" / "index.html"
+    assert f"Report: {index}\n" in out
     assert "peak 512x512: onnx / pytorch " in out
     assert re.search(r"^Time: \d+ min \d+ s$", out, re.MULTILINE)
-    assert printed(workbench.repo / "build" / "notebooks" / "01-one.ipynb") == ["yes\n"]
+    front = index.read_text()
+    assert "<strong>Measured</strong> at 0123456789, live False." in front, "this machine's study"
+    assert (build / "figures" / "headline.svg").exists() and 'alt="Seen"' in front
+    assert (build / "report" / "07-findings.html").exists()
     assert git(workbench.repo, "status", "--porcelain") == ""
 
 
-def test_reproduce_tells_of_failed_notebooks(workbench, tmp_path, capsys):
-    notebook(workbench.repo / "notebooks" / "01-one.ipynb", "# One", "1 / 0")
-    assert publish.reproduce("quick", tmp_path / "build") == 1
-    said = capsys.readouterr()
-    assert "01-one.ipynb, cell 1: ZeroDivisionError" in said.err
-    assert "Report: " in said.out
-    assert "ZeroDivisionError" in (tmp_path / "build" / "report" / "01-one.html").read_text()
-
-
-def test_reproduce_tells_of_failed_trials(workbench, tmp_path, monkeypatch):
+def test_reproduce_tells_of_failed_notebooks_and_trials(workbench, tmp_path, monkeypatch, capsys):
     costs = COSTS | {"other": COSTS["onnx"]}
     monkeypatch.setattr(study, "run", lambda grid, out: fabricate(out, costs, failed=["other"]))
-    monkeypatch.setattr(publish, "NOTEBOOKS", tmp_path / "none")
+    notebook(workbench.repo / "notebooks" / "07-findings.ipynb", "# One", "1 / 0")
     assert publish.reproduce("quick", tmp_path / "build") == 1
-    index = (tmp_path / "build" / "report" / "index.html").read_text()
-    assert "8 failed: other/128x128/t2/r0, " in index
+    said = capsys.readouterr()
+    assert "07-findings.ipynb, cell 1: ZeroDivisionError" in said.err
+    assert "Report: " in said.out
+    assert "ZeroDivisionError" in (tmp_path / "build" / "report" / "07-findings.html").read_text()
+    assert "8 failed: other/128x128/t2/r0, " in (tmp_path / "build" / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("failures", "failed", "code"), [([], [], 0), (["one"], [], 1), ([], ["onnx"], 1)])
+def test_reproduce_ends_with_what_failed(workbench, tmp_path, monkeypatch, failures, failed, code):
+    monkeypatch.setattr(study, "run", lambda grid, out: fabricate(out, failed=failed))
+    monkeypatch.setattr(publish, "sources", lambda: [])
+    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: failures)
+    assert publish.reproduce("quick", tmp_path / "build") == code
+
+
+def test_figures_of_a_study_go_into_a_folder_beside_what_is_there(workbench, tmp_path):
+    notebook_ = workbench.repo / "notebooks" / publish.FINDINGS
+    before = notebook_.read_bytes()
+    out = tmp_path / "figures"
+    out.mkdir()
+    (out / "mine.svg").touch()
+    assert publish.draw(fabricate(tmp_path / "study").folder, out) == [out / "headline.svg"]
+    assert {path.name for path in out.iterdir()} == {"headline.svg", "mine.svg"}
+    assert notebook_.read_bytes() == before, "the notebook itself is left alone"
+
+    notebook(notebook_, "# One", "1 / 0")
+    with pytest.raises(Error, match=r"figures is left as it was: 1 notebooks failed$"):
+        publish.draw(tmp_path / "study", out)
+    assert {path.name for path in out.iterdir()} == {"headline.svg", "mine.svg"}
+    with pytest.raises(Error, match=r"no study in .*absent"):
+        publish.draw(tmp_path / "absent", out)
 
 
 def test_publish_renews_in_place(workbench):
     assert publish.publish() == 0
-    assert printed(workbench.repo / "notebooks" / "01-one.ipynb") == ["yes\n"]
+    done = nbformat.read(workbench.repo / "notebooks" / publish.FINDINGS, 4)
+    assert done.cells[1].source == FOUND[0][1], "without what it was run with"
     names = {path.name for path in (workbench.repo / "figures").iterdir()}
-    assert "headline.svg" in names
-    assert "old.svg" not in names, "no longer drawn"
-    digest = hashlib.sha256((workbench.published / "trials.csv").read_bytes()).hexdigest()
-    assert digest in (workbench.repo / "data" / "README.md").read_text()
+    assert names == {"headline.svg", "photograph.jpg"}, "what is not drawn any more goes"
+    listed = (workbench.repo / "data" / "README.md").read_text()
+    for name in ("trials.csv", "machine.json"):
+        assert hashlib.sha256((workbench.published / name).read_bytes()).hexdigest() in listed
     page = (workbench.repo / "README.md").read_text()
-    assert "- **Not 24 times.**" in page and "old\n" not in page and page.endswith("\nThe rest.\n")
+    found = "| a table |\n\n- **Measured** at an older commit, live True.\n"
+    assert f"-->\n\n{found}\n<!--" in page and "old\n" not in page and page.endswith("\nThe rest.\n")
     assert publish._changed() is None, "what it makes itself is not in its way the next time"
+
+
+def test_publish_with_a_failed_notebook_keeps_the_figures(workbench, monkeypatch):
+    monkeypatch.setattr(notebooks, "execute", lambda *_, **__: ["07-findings.ipynb, cell 1: an error"])
+    assert publish.publish() == 1
+    assert {path.name for path in (workbench.repo / "figures").iterdir()} == {"old.svg", "old.png", "photograph.jpg"}
 
 
 @pytest.mark.parametrize("name", ["code.py", "new file.py"])

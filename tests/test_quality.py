@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_publish import fabricate
 
-from udnet import Error, checkpoint, findings_quality, quality, scenes
+from udnet import Error, NotMeasured
 from udnet.__main__ import main
+from udnet.experiments import quality
+from udnet.network import prepared
+from udnet.pictures import metrics, scenes
 
 
 def flat(*colour, side=32):
@@ -16,30 +18,30 @@ def flat(*colour, side=32):
 
 def test_psnr_of_a_known_error():
     one = flat(100, 100, 100)
-    assert quality.psnr(one + 5, one) == pytest.approx(10 * np.log10(255**2 / 25))
+    assert metrics.psnr(one + 5, one) == pytest.approx(10 * np.log10(255**2 / 25))
 
 
 def test_ssim_of_flat_pictures():
     one, other = flat(100, 100, 100), flat(120, 120, 120)
     c1 = (0.01 * 255) ** 2
-    assert quality.ssim(one, one) == 1
-    assert quality.ssim(one, other) == pytest.approx((2 * 100 * 120 + c1) / (100**2 + 120**2 + c1), rel=1e-6)
+    assert metrics.ssim(one, one) == 1
+    assert metrics.ssim(one, other) == pytest.approx((2 * 100 * 120 + c1) / (100**2 + 120**2 + c1), rel=1e-6)
 
 
 def test_gray_world():
-    balanced = quality.gray_world(flat(30, 120, 90))
+    balanced = metrics.gray_world(flat(30, 120, 90))
     assert np.array_equal(balanced, flat(80, 80, 80))
-    assert np.array_equal(quality.gray_world(flat(0, 0, 0)), flat(0, 0, 0))
+    assert np.array_equal(metrics.gray_world(flat(0, 0, 0)), flat(0, 0, 0))
 
 
 def test_gray_pictures_have_no_colour():
-    assert quality.colourfulness(flat(70, 70, 70).astype(float)) == 0
-    assert quality.uciqe(flat(128, 128, 128)) == pytest.approx(0, abs=1e-4)
+    assert metrics.colourfulness(flat(70, 70, 70).astype(float)) == 0
+    assert metrics.uciqe(flat(128, 128, 128)) == pytest.approx(0, abs=1e-4)
 
 
 def test_colourfulness_of_one_colour():
     red_green, yellow_blue = 200 - 100, (200 + 100) / 2 - 50
-    found = quality.colourfulness(flat(200, 100, 50).astype(float))
+    found = metrics.colourfulness(flat(200, 100, 50).astype(float))
     assert found == pytest.approx(-0.0268 * np.hypot(red_green, yellow_blue))
 
 
@@ -47,7 +49,7 @@ def test_colourfulness_of_two_colours():
     """Half the picture is 40 redder than green, half 40 greener: the trimmed mean is 0, the variance 1600."""
     picture = flat(120, 80, 100).astype(float)
     picture[16:] = 80, 120, 100
-    assert quality.colourfulness(picture) == pytest.approx(0.1586 * 40)
+    assert metrics.colourfulness(picture) == pytest.approx(0.1586 * 40)
 
 
 def test_colourfulness_trims_a_tenth_at_either_end():
@@ -55,36 +57,36 @@ def test_colourfulness_trims_a_tenth_at_either_end():
     picture[0, :18], picture[1, :18] = (255, 0, 100), (0, 255, 100)
     variance = np.square(np.array([255, -255, 0])) @ [18, 18, 364] / 400
     yellow = np.square((255 + 0) / 2 - 100) * 36 / 400
-    assert quality.colourfulness(picture) == pytest.approx(0.1586 * np.sqrt(variance + yellow))
+    assert metrics.colourfulness(picture) == pytest.approx(0.1586 * np.sqrt(variance + yellow))
 
 
 def test_contrast_of_stripes():
     """Every block holds 50 and 150: a contrast of a half."""
     picture = flat(50, 50, 50).astype(float)
     picture[::2] = 150
-    assert quality.contrast(picture) == pytest.approx(-0.5 * np.log(0.5))
-    assert quality.contrast(flat(9, 9, 9).astype(float)) == 0
+    assert metrics.contrast(picture) == pytest.approx(-0.5 * np.log(0.5))
+    assert metrics.contrast(flat(9, 9, 9).astype(float)) == 0
 
 
 def test_sharpness_of_a_ramp():
     """Sobel's edges are 16 everywhere but 8 at both ends, which are reflected; times the ramp, 10, 12, … 40."""
     ramp = np.zeros((16, 16, 3)) + (10 + 2 * np.arange(16))[:, None]
     left, right = (16 * 24) / (8 * 10), (16 * 38) / (8 * 40)
-    assert quality.sharpness(ramp) == pytest.approx(2 * (2 * np.log(left) + 2 * np.log(right)) / 4)
-    assert quality.sharpness(flat(100, 100, 100).astype(float)) == 0
+    assert metrics.sharpness(ramp) == pytest.approx(2 * (2 * np.log(left) + 2 * np.log(right)) / 4)
+    assert metrics.sharpness(flat(100, 100, 100).astype(float)) == 0
 
 
 def test_sharpness_leaves_out_a_block_with_a_flat_part():
     picture = flat(100, 100, 100).astype(float)
     picture[:, 16:] = 200
-    assert quality.sharpness(picture) == 0
+    assert metrics.sharpness(picture) == 0
 
 
 def test_uciqe_of_two_halves():
     """Lab by hand: black and white have no chroma, so only the contrast of lightness counts."""
     picture = flat(0, 0, 0)
     picture[:16] = 255
-    assert quality.uciqe(picture) == pytest.approx(0.2745, abs=1e-4)
+    assert metrics.uciqe(picture) == pytest.approx(0.2745, abs=1e-4)
 
 
 def test_uciqe_of_one_colour_is_its_saturation():
@@ -92,7 +94,7 @@ def test_uciqe_of_one_colour_is_its_saturation():
 
     lightness, a, b = rgb2lab(flat(200, 60, 40))[0, 0]
     saturation = np.hypot(a, b) / np.sqrt(a * a + b * b + lightness * lightness)
-    assert quality.uciqe(flat(200, 60, 40)) == pytest.approx(0.2576 * saturation, rel=1e-6)
+    assert metrics.uciqe(flat(200, 60, 40)) == pytest.approx(0.2576 * saturation, rel=1e-6)
 
 
 def test_uciqe_of_two_colours():
@@ -104,14 +106,14 @@ def test_uciqe_of_two_colours():
     chroma = np.hypot(a, b)
     spread, contrast = abs(chroma[0] - chroma[1]) / 2, abs(lightness[0] - lightness[1])
     saturation = (chroma / np.hypot(chroma, lightness)).mean()
-    assert quality.uciqe(picture) == pytest.approx(0.4680 * spread + 0.2745 * contrast + 0.2576 * saturation)
+    assert metrics.uciqe(picture) == pytest.approx(0.4680 * spread + 0.2745 * contrast + 0.2576 * saturation)
 
 
 def test_uiqm_is_the_weighted_sum():
     picture = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8)
-    parts = quality.colourfulness, quality.sharpness, quality.contrast
+    parts = metrics.colourfulness, metrics.sharpness, metrics.contrast
     expected = sum(w * part(picture.astype(float)) for w, part in zip((0.0282, 0.2953, 3.5753), parts, strict=True))
-    assert quality.uiqm(picture) == pytest.approx(expected)
+    assert metrics.uiqm(picture) == pytest.approx(expected)
 
 
 # A comparison
@@ -143,7 +145,7 @@ def test_every_method_is_scored_on_scenes_and_photographs(tmp_path, photographs,
         (name, method) for name in ("2000000", "one", "alone") for method in ("input", "gray world", "default weights")
     }
     view = scenes.draw(7, 64, 80)
-    assert table.psnr["one", "input"] == pytest.approx(quality.psnr(view.picture, view.reference), rel=1e-4)
+    assert table.psnr["one", "input"] == pytest.approx(metrics.psnr(view.picture, view.reference), rel=1e-4)
     assert np.isnan(table.psnr["alone", "input"]) and table.uiqm["alone", "input"] > 0
     assert table.weights["one", "default weights"].startswith("weights: the embedded default")
     assert main(["quality", str(tmp_path / "other"), "--photographs", str(tmp_path / "none")]) == 2
@@ -155,25 +157,25 @@ def test_a_table_is_kept_where_it_has_all_that_is_asked_for(tmp_path, photograph
     scored = quality.run(out)
     assert set(scored.set) == {"scenes"}
     with monkeypatch.context() as patch:
-        patch.setattr(quality, "score", None)
+        patch.setattr(metrics, "score", None)
         pd.testing.assert_frame_equal(quality.run(out), scored)
     assert set(quality.run(out, photographs).set) == {"scenes", "photographs"}
     with monkeypatch.context() as patch:
-        patch.setattr(quality, "score", None)
+        patch.setattr(metrics, "score", None)
         assert set(quality.run(out).set) == {"scenes", "photographs"}, "more than is asked for is kept"
-        patch.setattr(checkpoint, "DEFAULT_NAME", "other weights")
+        patch.setattr(prepared, "DEFAULT_NAME", "other weights")
         with pytest.raises(TypeError):
             quality.run(out)
-    assert "published weights" in set(quality.run(out, published=checkpoint.DEFAULT).method)
+    assert "published weights" in set(quality.run(out, published=prepared.DEFAULT).method)
     (out / quality.FILE).write_text("no,table\n1,2\n")
     with pytest.raises(Error, match=r"quality\.csv: damaged .*: remove it"):
         quality.run(out)
 
 
 def test_weights_of_one_s_own_are_scored_beside_the_default(tmp_path, one_scene, capsys):
-    assert main(["quality", str(tmp_path), "--weights", str(checkpoint.DEFAULT)]) == 0
+    assert main(["quality", str(tmp_path), "--weights", str(prepared.DEFAULT)]) == 0
     assert "own weights" in capsys.readouterr().out
-    table = quality.run(tmp_path, own=checkpoint.DEFAULT).set_index("method")
+    table = quality.run(tmp_path, own=prepared.DEFAULT).set_index("method")
     assert table.psnr["own weights"] == table.psnr["default weights"]
 
 
@@ -201,28 +203,32 @@ def test_photographs_that_cannot_be_scored_are_one_line_and_leave_nothing(tmp_pa
     assert "no photographs in it" in said()
 
 
-CAPTIONS = {"default weights": "weights: some"}
-
-
-def test_what_the_default_gains(tmp_path):
-    done = fabricate(tmp_path / "study")
-    assert findings_quality.of(done) == findings_quality.gained(done) == findings_quality.NOT_MEASURED
+def test_the_table_of_means(tmp_path):
     psnr = {"input": (17, 18), "gray world": (18, 17), "default weights": (19, 21), quality.PUBLISHED: (18, 20)}
-    ssim = {"input": (0.7, 0.7), "gray world": (0.6, 0.6), "default weights": (0.8, 0.7), quality.PUBLISHED: (0.8, 0.8)}
     rows = [
-        ("photographs", name, method, CAPTIONS.get(method, ""), psnr[method][place], ssim[method][place], 2.0, 0.5)
+        (
+            "photographs",
+            name,
+            method,
+            "weights: some" if "weights" in method else "",
+            psnr[method][place],
+            0.7,
+            2.0,
+            0.5,
+        )
         for method in psnr
         for place, name in enumerate("ab")
     ]
     rows.append(("photographs", "alone", "input", "", np.nan, np.nan, 5.0, 0.5))
-    pd.DataFrame(rows, columns=quality.COLUMNS).to_csv(done.folder / quality.FILE, index=False)
-    said = findings_quality.gained(done)
-    assert (
-        "On 2 pairs of photographs that training never saw the default weights reach 20.00 dB: +2.50 (+2.00 to" in said
-    )
-    assert "+2.50 (+1.00 to +4.00) dB over gray world, +1.00 dB over the published weights" in said
-    assert "SSIM changes by +0.050 (+0.000 to +0.100) from the input's." in said
-    table = findings_quality.of(done)
+    scores = pd.DataFrame(rows, columns=quality.COLUMNS)
+    with pytest.raises(NotMeasured, match="the quality of the pictures was not scored"):
+        quality.read(tmp_path)
+    scores.to_csv(tmp_path / quality.FILE, index=False)
+    table = quality.table(quality.read(tmp_path))
+    assert list(table.index) == [("photographs", method) for method in psnr]
     assert table.loc[("photographs", "input"), ["pictures", "with a reference", "weights"]].tolist() == [3, 2, ""]
-    assert table.loc[("photographs", "default weights"), "weights"] == "some"
+    assert table.loc[("photographs", "default weights"), ["PSNR, dB", "weights"]].tolist() == [
+        "20.00 (19.00 to 21.00)",
+        "some",
+    ]
     assert table.loc[("photographs", "input"), "UIQM"] == "3.00 (2.00 to 5.00)"

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from udnet import scaling
+from udnet import NotMeasured
+from udnet.analysis import scaling
 
 SIDES = np.array([64, 128, 256, 512, 1024, 2048])
 
@@ -32,19 +33,20 @@ def test_equal_trials_are_compared_largest_with_smallest():
     rows = [case | {"peak_bytes": peak} for peak in (100, 104, 110)]
     alone = case | {"height": 16, "peak_bytes": 7}
     assert list(scaling.spread(pd.DataFrame([*rows, alone]))) == [pytest.approx(0.1)]
-    with pytest.raises(scaling.NotEnoughData, match="no repeats"):
+    with pytest.raises(NotMeasured, match="no repeats"):
         scaling.spread(pd.DataFrame([alone]))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say_or_nearly():
     fits = [scaling.fit(frame(50e6, 2300, 0.03, seed=seed)) for seed in range(15)]
-    held = [fit.slope_interval[0] < 2300 < fit.slope_interval[1] for fit in fits]
+    held = [fit.slope_estimate.low < 2300 < fit.slope_estimate.high for fit in fits]
     assert np.mean(held) > 0.7  # six sizes are few for a bootstrap: a little under 95%
 
 
 def test_intervals_widen_with_noise():
     narrow, wide = (scaling.fit(frame(50e6, 2300, noise)) for noise in (0.01, 0.1))
-    assert np.ptp(wide.slope_interval) > 3 * np.ptp(narrow.slope_interval)
+    assert np.ptp(wide.slope_estimate[1:]) > 3 * np.ptp(narrow.slope_estimate[1:])
+    assert np.ptp(wide.fixed_estimate[1:]) > 3 * np.ptp(narrow.fixed_estimate[1:])
 
 
 def test_the_crossing_of_two_known_lines():
@@ -61,8 +63,27 @@ def test_lines_that_do_not_meet_do_not_cross():
 
 def test_too_few_sizes_are_refused():
     few = frame(1e6, 10)
-    with pytest.raises(scaling.NotEnoughData, match="3 sizes"):
+    with pytest.raises(NotMeasured, match="3 sizes"):
         scaling.fit(few[few.pixels < 512**2])
+
+
+def test_fits_are_those_of_the_variants_with_enough_sizes():
+    rows = frame(1e6, 10)
+    both = pd.concat([rows.assign(variant="a"), rows[rows.pixels < 512**2].assign(variant="b")])
+    known = scaling.fits(both)
+    assert list(known) == ["a"] and known["a"].slope == pytest.approx(10)
+    with pytest.raises(NotMeasured, match="fewer than 4 sizes of b"):
+        known["b"]
+
+
+def test_selecting_says_what_is_not_there():
+    rows = pd.DataFrame({"variant": ["a", "b", "a"], "size": ["8x8", "8x8", "9x9"], "threads": [2, 2, 1]})
+    assert list(scaling.select(rows).variant) == ["a", "b"]
+    assert list(scaling.select(rows, "b", size="8x8").variant) == ["b"]
+    assert list(scaling.select(rows, threads=1)["size"]) == ["9x9"]
+    for wanted, options in ((["c"], {}), (["a"], {"size": "9x9"}), ([], {"threads": 3})):
+        with pytest.raises(NotMeasured, match="no finished trials"):
+            scaling.select(rows, *wanted, **options)
 
 
 def test_a_ratio_of_medians_with_its_interval():
@@ -70,11 +91,12 @@ def test_a_ratio_of_medians_with_its_interval():
     best, low, high = scaling.ratio(rows, "x", rows.variant == "a", rows.variant == "b")
     assert best == 2 and low <= 2 <= high and (low, high) != (2, 2)
     assert np.isnan(scaling.ratio(rows[4:6], "x", rows.variant[4:6] == "a", rows.variant[4:6] == "b")[1])
-    with pytest.raises(scaling.NotEnoughData):
+    with pytest.raises(NotMeasured):
         scaling.ratio(rows, "x", rows.variant == "a", rows.variant == "c")
 
 
 def test_an_estimate_is_printed_with_its_interval():
+    assert f"{scaling.Estimate(1234, 1200, 1300) / 1000:.2f}" == "1.23 (1.20 to 1.30)"
     assert f"{scaling.Estimate(1.234, 1.2, 1.3):.2f}" == "1.23 (1.20 to 1.30)"
     assert f"{scaling.Estimate(1.234, np.nan, np.nan):.1f}" == "1.2"
     assert f"{scaling.Estimate(-0.2, -1.2, 0.3):,.0f}" == "0 (-1 to 0)"

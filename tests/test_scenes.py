@@ -8,9 +8,9 @@ import pytest
 from conftest import REPO
 from PIL import Image
 
-from udnet import canvas, scenes, water
 from udnet.__main__ import main
-from udnet.memory import MIB
+from udnet.pictures import canvas, scenes, water
+from udnet.system.memory import MIB
 
 SEEDS = range(8)
 
@@ -84,7 +84,8 @@ def test_the_range_of_a_floor_follows_from_the_camera_s_height():
 
 def test_a_stripe_of_8k_takes_little_memory():
     code = (
-        "from udnet import memory, scenes\n"
+        "from udnet.pictures import scenes\n"
+        "from udnet.system import memory\n"
         "before = memory.lifetime_peak()\n"
         "scenes.draw(0, 4320, 7680, (2000, 2064))\n"
         "print(memory.lifetime_peak() - before)"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from udnet import kernels, streams
-from udnet.streams import Map, Moments, Pool, Tap, Upsample, WindowSums, Workspace, inside, stream
+from udnet.tiled import kernels, streams
+from udnet.tiled.streams import Map, Moments, Pool, Tap, Upsample, WindowSums, Workspace, inside, stream
 
 CUTS = [(1,), (2,), (1, 1, 3), (5, 1), (7,), (100,)]
 

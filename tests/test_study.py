@@ -16,9 +16,13 @@ import pytest
 from conftest import REPO
 from own_variants import own
 
-from udnet import Error, guard, study, trial
-from udnet.memory import MIB
-from udnet.trial import PHASES
+from udnet import Error
+from udnet.system import files, guard
+from udnet.system.memory import MIB
+from udnet.trials import grid as grids
+from udnet.trials import study, tables, trial
+from udnet.trials.trial import PHASES
+from udnet.variants import catalogue
 
 with_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -45,7 +49,7 @@ def grid(tmp_path):
 
 def read_whole(folder):
     """The study in a folder: its tables parse, every trial is there once and whole, and nothing else is there."""
-    done = study.read(folder)
+    done = tables.read(folder)
     phases = done.trials.groupby("trial").phase.apply(tuple)
     assert set(phases) <= {PHASES}
     names = {"machine.json", "trials.csv", "parity.csv", "timelines.csv", "stages.csv"}
@@ -57,10 +61,10 @@ def read_whole(folder):
 
 
 def test_published_grids_are_grids():
-    for path in sorted(study.GRIDS.glob("*.toml")):
-        grid = study.read_grid(path.stem)
+    for path in sorted(grids.GRIDS.glob("*.toml")):
+        grid = grids.read_grid(path.stem)
         assert len(grid.trials) == len({one.name for one in grid.trials}) >= 5
-        assert all(trial.variants.find(one.variant) for one in grid.trials)
+        assert all(catalogue.find(one.variant) for one in grid.trials)
 
 
 def test_a_grid_is_every_combination(grid):
@@ -69,7 +73,7 @@ def test_a_grid_is_every_combination(grid):
         block("STAGED", more="timeline = true"),
         head="about = 'words'\nseed = 5\ntimeout_seconds = 7",
     )
-    read = study.read_grid(path)
+    read = grids.read_grid(path)
     assert (read.name, read.seed, read.timeout_seconds, len(read.trials)) == ("tiny", 5, 7, 25)
     assert trial.Trial(own("SPIKES"), 8, 16, 2, 2, 2) in read.trials
     assert trial.Trial(own("STAGED"), 64, 64, 1, 0, 1, timeline=True) in read.trials
@@ -77,7 +81,7 @@ def test_a_grid_is_every_combination(grid):
 
 def test_trials_are_interleaved_round_by_round(grid):
     listed = block("SAME", "SPIKES", sizes=["64x64", "8x16", "16x8"], threads=[1, 2], repeats=3)
-    orders = [study.read_grid(grid(listed, head=f"seed = {seed}")).trials for seed in (1, 1, 2)]
+    orders = [grids.read_grid(grid(listed, head=f"seed = {seed}")).trials for seed in (1, 1, 2)]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
     rounds = [orders[0][start : start + 12] for start in (0, 12, 24)]
@@ -156,9 +160,10 @@ def test_every_trial_of_the_grid_is_there(done):
     assert read_whole(done.folder).trials.trial.nunique() == 9
     assert (done.trials.status == "ok").all()
     assert (done.trials.study == "small").all()
-    assert list(done.trials.columns) == list(study.COLUMNS)
+    assert set(done.trials.variant) == {"same", "spikes", "staged"}, "own variants by their own names"
+    assert list(done.trials.columns) == list(tables.COLUMNS)
     ordered = done.trials.groupby("trial", sort=False).first()
-    assert list(ordered.index) == [one.name for one in study.read_grid(done.folder.parent / "small.toml").trials]
+    assert list(ordered.index) == [one.name for one in grids.read_grid(done.folder.parent / "small.toml").trials]
 
 
 def test_bytes_on_disk_are_whole_numbers(done):
@@ -199,7 +204,7 @@ def test_what_is_there_is_kept(done):
 
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(Error, match=r"no study in .*absent: run python -m udnet study"):
-        study.read(tmp_path / "absent")
+        tables.read(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -216,12 +221,7 @@ def test_a_damaged_study_is_one_line(done, tmp_path, name, spoil):
     folder = shutil.copytree(done.folder, tmp_path / "study")
     (folder / name).write_text(spoil((folder / name).read_text()))
     with pytest.raises(Error, match=rf"{name}: damaged \(\w+\): put it back"):
-        study.read(folder)
-
-
-def test_latest(done, monkeypatch):
-    monkeypatch.setenv("UDNET_STUDY", str(done.folder))
-    assert study.latest().folder == done.folder
+        tables.read(folder)
 
 
 # Going on
@@ -234,7 +234,8 @@ def start(path, out):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     command = [sys.executable, "-m", "udnet", "study", "--grid", str(path), "--out", str(out)]
-    here = os.environ | {"TMPDIR": str(path.parent)}  # where a killed one leaves its trial's folder
+    # where a killed one leaves its trial's folder, and what WAITS waits for
+    here = os.environ | {"TMPDIR": str(path.parent), "WAIT_WHILE": str(path.parent / "wait")}
     return subprocess.Popen(command, cwd=REPO, env=here, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
@@ -250,8 +251,9 @@ def wait_for_trials(out, count):
 @with_signals
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"])
 def test_goes_on_after(number, code, grid, tmp_path):
-    path = grid(block("SAME", "STAGED", repeats=3), block("STAGED", repeats=2, more="timeline = true"))
-    out = tmp_path / "out"
+    path = grid(block("SAME", "STAGED", repeats=2), block("STAGED", "WAITS", more="timeline = true"))
+    out, wait = tmp_path / "out", tmp_path / "wait"
+    wait.touch()  # or a slow machine would have finished before the signal comes
     with start(path, out) as command:
         wait_for_trials(out, 2)
         command.send_signal(number)
@@ -259,15 +261,16 @@ def test_goes_on_after(number, code, grid, tmp_path):
     assert command.returncode == code
     if number == signal.SIGINT:
         assert said.splitlines()[-1] == "udnet: stopped; what was finished is kept"
-    before = study.read(out).trials
-    assert 2 <= before.trial.nunique() < 8
+    before = tables.read(out).trials
+    assert 2 <= before.trial.nunique() < 4
+    wait.unlink()
     (out / ".udnet-4711.csv").write_text("study,tri")  # what was being written at that moment
     with start(path, out) as command:
         command.stderr.read()
     assert command.returncode == 0
     after = read_whole(out)
     assert after.finished
-    assert after.trials.trial.nunique() == 8
+    assert after.trials.trial.nunique() == 6
     pd.testing.assert_frame_equal(after.trials.head(len(before)), before)
 
 
@@ -283,13 +286,13 @@ def test_a_trial_stopped_between_its_tables_is_run_again(grid, tmp_path):
 def test_a_study_names_the_code_of_all_its_trials(grid, tmp_path, monkeypatch):
     path, out = grid(block("SAME", repeats=2)), tmp_path / "out"
     for commit in ("1111111111", "2222222222"):
-        monkeypatch.setattr(study, "_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(study.machine, "commit", lambda commit=commit: commit)
         study.run(path, out, progress=False)
-        assert study.read(out).machine["commit"] == "1111111111", "the second found nothing to do"
+        assert tables.read(out).machine["commit"] == "1111111111", "the second found nothing to do"
     trials = pd.read_csv(out / "trials.csv")
     trials[trials.trial != trials.trial.iloc[-1]].to_csv(out / "trials.csv", index=False)
     study.run(path, out, progress=False)
-    assert study.read(out).machine["commit"] == "1111111111, 2222222222"
+    assert tables.read(out).machine["commit"] == "1111111111, 2222222222"
 
 
 # Refusals
@@ -314,7 +317,7 @@ def test_another_machine_is_refused(done, tmp_path, key, value):
 
 
 def test_two_studies_never_write_into_one_folder(done):
-    with study.alone(done.folder), pytest.raises(Error, match="another run is writing"):
+    with files.alone(done.folder), pytest.raises(Error, match="another run is writing"):
         study.run(done.folder.parent / "small.toml", done.folder, progress=False)
     study.run(done.folder.parent / "small.toml", done.folder, progress=False)  # and is free again
 
@@ -365,11 +368,12 @@ def test_an_error_does_not_stop_the_others(grid, tmp_path):
     assert sorted(status for status, _ in statuses(done).values()) == ["error", "error", "ok", "ok"]
 
 
-def test_outputs_are_compared_at_the_size_that_a_grid_names(grid, tmp_path):
+def test_outputs_are_compared_at_the_size_that_a_grid_names(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REFERENCE", own("REFERENCE"))
     done = study.run(grid(block("ALIKE"), head='seed = 1\nparity_size = "32x48"'), tmp_path / "study", progress=False)
     assert done.parity[["height", "width"]].values.tolist() == [[32, 48]]
     with pytest.raises(Error, match="no size 'big'"):
-        study.read_grid(grid(block("ALIKE"), head='seed = 1\nparity_size = "big"', name="wrong"))
+        grids.read_grid(grid(block("ALIKE"), head='seed = 1\nparity_size = "big"', name="wrong"))
 
 
 def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
@@ -377,10 +381,10 @@ def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
     path, out = grid(block("ALIKE", "BRIGHTER", "FAILS_ON_WEIGHTS")), tmp_path / "out"
     for _ in range(2):  # the second time from the parity table on disk
         done = study.run(path, out, progress=False)
-        parity = done.parity.set_index(done.parity.variant.str.rpartition(":")[2])
-        assert parity.largest_difference["ALIKE"] == 0
-        assert parity.largest_difference["BRIGHTER"] == pytest.approx(1e-3, rel=1e-3)
-        assert np.isnan(parity.largest_difference["FAILS_ON_WEIGHTS"])
+        parity = done.parity.set_index("variant")
+        assert parity.largest_difference["alike"] == 0
+        assert parity.largest_difference["brighter"] == pytest.approx(1e-3, rel=1e-3)
+        assert np.isnan(parity.largest_difference["fails-on-weights"])
         assert statuses(done) == {
             "own_variants.py:ALIKE/64x64/t1/r0": ("ok", "steady"),
             "own_variants.py:BRIGHTER/64x64/t1/r0": ("error", ""),
@@ -389,7 +393,7 @@ def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
         refused = done.trials[done.trials.status == "error"].set_index("variant")
         assert refused.peak_bytes.isna().all()
         assert refused.seconds.isna().all()
-        assert "differs from" in refused.error[own("BRIGHTER")]
-        assert "1.0e-03" in refused.error[own("BRIGHTER")]
-        assert refused.error[own("FAILS_ON_WEIGHTS")] == "RuntimeError: the first line"
+        assert "differs from" in refused.error["brighter"]
+        assert "1.0e-03" in refused.error["brighter"]
+        assert refused.error["fails-on-weights"] == "RuntimeError: the first line"
         (out / "trials.csv").unlink()

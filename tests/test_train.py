@@ -1,6 +1,7 @@
 """Training: seeded, resumable after a kill, honest about what its loss leaves out."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,23 +12,29 @@ import pandas as pd
 import pytest
 import torch
 
-from udnet import Error, checkpoint, model, quality, scenes, study, train
+from udnet import Error
 from udnet.__main__ import main
+from udnet.experiments import quality
+from udnet.network import checkpoint, model, prepared, train
+from udnet.pictures import scenes
+from udnet.system import files
 
 TINY = {"steps": 6, "batch": 1, "scenes": 2}
 VALIDATION = train.VALIDATION
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small():
     """Pictures, tries and notes small enough for a test; the same in a child process by `CODE`."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(train, name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(train, name, value)
+        yield
 
 
 SMALL = {"DRAWN": 32, "SIDES": (16, 24), "VALIDATION": range(10**6, 10**6 + 1), "LOG_STEPS": 2, "KEEP_SECONDS": 0}
 CODE = (
-    "import sys, pathlib, torch; from udnet import train\n"
+    "import sys, pathlib, torch; from udnet.network import train\n"
     "torch.set_num_threads(int(sys.argv[3]))\n"
     f"for name, value in {SMALL!r}.items(): setattr(train, name, value)\n"
     "train.run(pathlib.Path(sys.argv[1]), train.Settings(**eval(sys.argv[2])), progress=False)"
@@ -54,27 +61,58 @@ def test_a_run_gives_inference_weights_and_a_log(tmp_path, objective):
     assert np.isfinite(log.psnr).all()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that has ended."""
+    return train.run(tmp_path_factory.mktemp("run"), train.Settings(**TINY), progress=False).parent
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
 def started(out, about):
     """A run in a process of its own."""
     told = [sys.executable, "-c", CODE, out, repr(about), torch.get_num_threads()]
     return subprocess.Popen([str(one) for one in told], stderr=subprocess.PIPE)
 
 
+def alike(whole, again):
+    """Two runs have the same weights and the same log."""
+    assert same(weights(again), weights(whole))
+    logs = [pd.read_csv(path.parent / "log.csv").drop(columns="seconds") for path in (whole, again)]
+    pd.testing.assert_frame_equal(*logs)
+
+
 @pytest.mark.parametrize("objective", ["direct", "clean"])
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, objective):
-    about = TINY | {"steps": 40, "objective": objective}
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, objective):
+    def stop(state, *pair):
+        if state.step == 3:
+            raise KeyboardInterrupt
+        advance(state, *pair)
+
+    settings, out, advance = train.Settings(objective, **TINY), tmp_path / "stopped", train._State.advance
+    whole = train.run(tmp_path / "whole", settings, progress=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train._State, "advance", stop)
+        train.run(out, settings, progress=False)
+    assert not (out / "udnet.pth").exists()
+    alike(whole, train.run(out, settings, progress=False))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    about, out = TINY | {"steps": 40}, tmp_path / "killed"
     whole = train.run(tmp_path / "whole", train.Settings(**about), progress=False)
-    out = tmp_path / "killed"
     with started(out, about) as child:
         while not (out / "log.csv").exists() or "psnr" not in (out / "log.csv").read_text():
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
     assert not (out / "udnet.pth").exists()
-    again = train.run(out, train.Settings(**about), progress=False)
-    assert same(weights(again), weights(whole))
-    logs = [pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (whole.parent, out)]
-    pd.testing.assert_frame_equal(*logs)
+    alike(whole, train.run(out, train.Settings(**about), progress=False))
 
 
 def test_a_run_that_is_killed_while_it_draws_leaves_its_folder_free(tmp_path):
@@ -84,16 +122,15 @@ def test_a_run_that_is_killed_while_it_draws_leaves_its_folder_free(tmp_path):
             time.sleep(0.01)
         time.sleep(0.5)
         child.send_signal(signal.SIGKILL)
-    with study.alone(tmp_path):
+    with files.alone(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
 
-def test_a_log_that_a_kill_has_kept_from_being_written_is_written(tmp_path):
-    train.run(tmp_path, train.Settings(**TINY), progress=False)
-    log = (tmp_path / "log.csv").read_text()
-    (tmp_path / "log.csv").unlink()
-    train.run(tmp_path, train.Settings(**TINY), progress=False)
-    assert (tmp_path / "log.csv").read_text() == log
+def test_a_log_that_a_kill_has_kept_from_being_written_is_written(run):
+    log = (run / "log.csv").read_text()
+    (run / "log.csv").unlink()
+    train.run(run, train.Settings(**TINY), progress=False)
+    assert (run / "log.csv").read_text() == log
 
 
 @pytest.mark.parametrize("objective", train.OBJECTIVES)
@@ -108,7 +145,7 @@ def test_with_vgg_s_checkpoint_its_term_is_in_the_loss(tmp_path, monkeypatch, ob
 
 
 def test_a_request_that_cannot_be_met_is_one_line_and_leaves_nothing(tmp_path, capsys):
-    (tmp_path / "other.pth").write_bytes(checkpoint.DEFAULT.read_bytes())
+    (tmp_path / "other.pth").write_bytes(prepared.DEFAULT.read_bytes())
     wrong = {
         "--seed=-1": "no seed -1: give one from 0",
         f"--vgg={tmp_path / 'none.pth'}": "there is no such file",
@@ -131,19 +168,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_what_is_kept_stays(tmp_path,
     assert train.run(tmp_path, train.Settings(**TINY), progress=False).exists()
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path):
-    train.run(tmp_path, train.Settings(**TINY), progress=False)
+def test_a_folder_of_another_run_is_refused(run):
     with pytest.raises(Error, match=r"holds a run with other settings \(seed 0\): give these"):
-        train.run(tmp_path, train.Settings(**TINY | {"seed": 1}), progress=False)
+        train.run(run, train.Settings(**TINY | {"seed": 1}), progress=False)
 
 
 @pytest.mark.parametrize("name", ["settings.json", "scenes.npz", "run.pth"])
-def test_a_damaged_file_of_a_run_is_one_line(tmp_path, name):
-    train.run(tmp_path, train.Settings(**TINY), progress=False)
-    whole = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+def test_a_damaged_file_of_a_run_is_one_line(run, name):
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(Error, match=rf"{name}: damaged \(\w+\): remove"):
-        train.run(tmp_path, train.Settings(**TINY), progress=False)
+        train.run(run, train.Settings(**TINY), progress=False)
 
 
 def test_few_steps_draw_no_more_scenes_than_they_show(tmp_path, capsys):

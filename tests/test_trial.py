@@ -14,10 +14,15 @@ import pytest
 from conftest import REPO
 from own_variants import SPIKE, own
 
-from udnet import Error, guard, instruments, trial
-from udnet.memory import MIB
-from udnet.study import COLUMNS
-from udnet.trial import PHASES, Trial
+import udnet
+from udnet import Error
+from udnet.experiments import instruments
+from udnet.pictures import images, reference
+from udnet.system import guard
+from udnet.system.memory import MIB
+from udnet.trials import trial
+from udnet.trials.tables import COLUMNS
+from udnet.trials.trial import PHASES, Trial
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's mark can be reset on Linux alone")
 with_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
@@ -93,6 +98,7 @@ def test_repeats_of_onnx_agree_where_large_blocks_are_mapped(published):
     assert np.ptp([trial.run(one).rows[-1]["peak_bytes"] for one in trials]) < MIB
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.usefixtures("large_blocks_mapped")
 def test_repeats_of_pytorch_agree_where_large_blocks_are_mapped():
@@ -103,7 +109,7 @@ def test_repeats_of_pytorch_agree_where_large_blocks_are_mapped():
 
 def test_output_is_kept_when_asked_for():
     result = run("SAME", keep_output=True)
-    expected = trial.picture(64, 72).transpose(2, 0, 1)[None] / np.float32(255)
+    expected = reference.picture(64, 72).transpose(2, 0, 1)[None] / np.float32(255)
     assert result.output.dtype == np.float32
     np.testing.assert_array_equal(result.output, expected.astype(np.float32))
 
@@ -142,6 +148,37 @@ def test_timeline_has_the_stages_of_a_network():
     assert rows["first"]["start_seconds"] <= times[0] <= times[3] <= rows["first"]["end_seconds"]
 
 
+# As a notebook measures
+
+
+def test_measuring_gives_a_tidy_frame():
+    frame = udnet.measure(own("SAME"), "16x24", repeats=2, threads=1)
+    assert list(frame.columns) == COLUMNS
+    assert list(frame.phase) == list(PHASES) * 2
+    assert list(frame.repeat) == [0] * 5 + [1] * 5
+    assert set(zip(frame.variant, frame.height, frame.width, frame.threads, strict=True)) == {("same", 16, 24, 1)}
+    assert frame.status.eq("ok").all() and frame.seconds.gt(0).all()
+    assert str(frame.peak_bytes.dtype) == "Int64" and frame.sampled_peak_bytes.isna().all()
+
+
+def test_measuring_with_samples_leaves_the_seconds_out():
+    frame = udnet.measure(own("STAGED"), (16, 16), timeline=True)
+    assert frame.seconds.isna().all() and frame.sampled_peak_bytes.gt(SPIKE)[frame.phase.eq("first")].all()
+
+
+def test_measuring_under_a_limit_is_a_row_that_says_so():
+    frame = udnet.measure(own("HOGS"), (16, 16), limit="200MiB")
+    assert (frame.status.iloc[-1], frame.phase.iloc[-1]) == ("oom", "first")
+    assert frame.peak_bytes.isna().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("limit", ["x", 5, -1])
+def test_measuring_under_no_such_limit_is_one_line(limit):
+    with pytest.raises(Error, match="512MiB") as caught:
+        udnet.measure(own("SAME"), (16, 16), limit=limit)
+    assert "\n" not in str(caught.value)
+
+
 # How a trial ends
 
 
@@ -161,7 +198,7 @@ def test_a_failure_is_a_row(name, phase, error):
     assert result.rows[-1]["phase"] == phase
     assert [row["status"] for row in result.rows[:-1]] == ["ok"] * PHASES.index(phase)
     assert [row["phase"] for row in result.rows] == list(PHASES[: PHASES.index(phase) + 1])
-    assert result.rows[-1]["variant"] == own(name)
+    assert result.rows[-1]["variant"] == name.lower().replace("_", "-")
 
 
 def test_no_output_is_an_error_where_it_was_asked_for():
@@ -225,7 +262,7 @@ def test_what_a_model_leaves_running_does_no_harm(tmp_path, monkeypatch):
 
 
 PARENT = f"""
-from udnet.trial import Trial, run
+from udnet.trials.trial import Trial, run
 run(Trial({own("SLEEPS")!r}, 64, 64, 1))
 """
 
@@ -235,7 +272,7 @@ def test_worker_ends_with_its_parent(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=REPO, env=os.environ | {"TMPDIR": str(tmp_path)})
     try:
         about = psutil.Process(parent.pid)
-        assert soon(lambda: any("udnet.trial" in child.cmdline() for child in about.children()))
+        assert soon(lambda: any("udnet.trials.trial" in child.cmdline() for child in about.children()))
         (worker,) = about.children()
         assert soon(lambda: worker.cpu_times().user > 0.05), "it runs"
     finally:
@@ -249,7 +286,7 @@ def test_worker_ends_with_its_parent(tmp_path):
 @with_signals
 def test_worker_whose_parent_is_gone_before_it_begins(tmp_path):
     job = json.dumps({"folder": str(tmp_path), "started": time.time()})
-    worker = subprocess.run([sys.executable, "-m", "udnet.trial", job], input=b"", cwd=REPO, capture_output=True)
+    worker = subprocess.run([sys.executable, "-m", "udnet.trials.trial", job], input=b"", cwd=REPO, capture_output=True)
     assert worker.stderr.decode().strip() == "the parent was gone before the worker began"
     assert list(tmp_path.iterdir()) == []
 
@@ -286,21 +323,21 @@ def test_names_tell_trials_apart():
 
 @pytest.mark.parametrize(("text", "size"), [("64x128", (64, 128)), ("1080X1920", (1080, 1920)), (" 8 x 9 ", (8, 9))])
 def test_size(text, size):
-    assert trial.parse_size(text) == size
+    assert images.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "64", "64x", "64x64x3", "0x64", "-8x8", "8.5x8", "axb", "100000x100000"])
 def test_no_size(text):
     with pytest.raises(Error, match="size") as caught:
-        trial.parse_size(text)
+        images.parse_size(text)
     assert "\n" not in str(caught.value)
 
 
 def test_picture_is_the_same_every_time():
-    picture = trial.picture(40, 56)
+    picture = reference.picture(40, 56)
     assert (picture.shape, picture.dtype) == ((40, 56, 3), np.uint8)
-    np.testing.assert_array_equal(picture, trial.picture(40, 56))
-    assert (picture != trial.picture(40, 56, seed=1)).any()
+    np.testing.assert_array_equal(picture, reference.picture(40, 56))
+    assert (picture != reference.picture(40, 56, seed=1)).any()
     red, green, blue = picture.reshape(-1, 3).mean(axis=0)
     assert red < green < blue, "blue-green, as under water"
 

@@ -11,7 +11,11 @@ from own_variants import own
 from PIL import Image
 
 import udnet
-from udnet import Error, guard, memory, trial, variants
+from udnet import Error
+from udnet.pictures import reference
+from udnet.system import guard, memory
+from udnet.trials import trial
+from udnet.variants import catalogue, compared, enhancer
 
 HEAVY = {"torch", "onnxruntime", "onnx", "pandas", "matplotlib", "PIL", "psutil", "tqdm", "memory_profiler"}
 
@@ -27,36 +31,36 @@ def imported_by(code):
 # Importing
 
 
-@pytest.mark.parametrize("module", ["udnet", "udnet.memory", "udnet.variants", "udnet.trial"])
+@pytest.mark.parametrize("module", ["system.memory", "variants.catalogue", "variants.compared", "trials.trial"])
 def test_importing_is_light(module):
-    assert not imported_by(f"import {module}") & HEAVY
+    assert not imported_by(f"import udnet.{module}") & HEAVY
+
+
+def test_the_package_itself_imports_nothing():
+    assert not imported_by("import udnet") & {*HEAVY, "numpy"}
 
 
 def test_the_package_offers_what_it_says():
-    offered = imported_by("import udnet; udnet.load, udnet.Enhancer, udnet.memory.track")
-    assert not offered & HEAVY
-    assert udnet.load is variants.load
+    assert {name for name in udnet._FACE if not callable(getattr(udnet, name))} == set()
+    assert set(udnet._FACE) <= set(dir(udnet))
+    assert udnet.load is enhancer.load
     with pytest.raises(AttributeError, match="nothing"):
         _ = udnet.nothing
-
-
-def test_every_module_that_is_named_is_there():
-    assert {name for name in udnet._MODULES if not (REPO / "udnet" / f"{name}.py").exists()} == set()
 
 
 # Finding
 
 
 def test_names():
-    for name, variant in variants.VARIANTS.items():
-        assert variants.find(name) is variant
-        assert (variant.name, variant.runtime) == (name, name.partition("-")[0])
-        assert variant.summary
-        assert variant.schedule in ("whole", "tiled")
+    for name, one in compared.VARIANTS.items():
+        assert catalogue.find(name) is one
+        assert (one.name, one.runtime) == (name, name.partition("-")[0])
+        assert one.summary
+        assert one.schedule in ("whole", "tiled")
 
 
 def test_a_variant_of_ones_own():
-    assert variants.find(own("SAME")).name == "same"
+    assert catalogue.find(own("SAME")).name == "same"
 
 
 @pytest.mark.parametrize(
@@ -70,11 +74,12 @@ def test_a_variant_of_ones_own():
         (own("ABSENT"), "gives no variant 'ABSENT'"),
         (own(""), "gives no variant ''"),
         (own("NOT_A_VARIANT"), "'NOT_A_VARIANT' in"),
+        (own("NAMED_AS_ANOTHER"), "is named 'onnx-lean', as one of udnet's own: give it another name"),
     ],
 )
 def test_no_variant(name, said):
     with pytest.raises(Error) as caught:
-        variants.find(name)
+        catalogue.find(name)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -84,7 +89,7 @@ def test_a_file_that_does_not_run(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(Error, match=r"mine\.py gives no variant 'NAME': \w+Error: ") as caught:
-        variants.find(f"{path}:NAME")
+        catalogue.find(f"{path}:NAME")
     assert "\n" not in str(caught.value)
 
 
@@ -93,12 +98,12 @@ def test_a_file_that_does_not_run(tmp_path, text):
 
 @pytest.fixture(scope="module")
 def same():
-    return variants.load(own("SAME"))
+    return enhancer.load(own("SAME"))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 72), (17, 31), (100, 3), (1, 1), (1, 40)])
 def test_any_size_comes_back(same, size):
-    pixels = trial.picture(*size)
+    pixels = reference.picture(*size)
     enhanced = same(pixels)
     assert (enhanced.shape, enhanced.dtype) == ((*size, 3), np.uint8)
     np.testing.assert_array_equal(enhanced, pixels)
@@ -126,38 +131,55 @@ def test_no_picture(same, wrong):
 
 def test_an_enhancer_says_what_it_is(same):
     assert repr(same).startswith("<Enhancer same, weights: ")
-    assert same.variant is variants.find(own("SAME")) or same.variant.name == "same"
+    assert same.variant is catalogue.find(own("SAME")) or same.variant.name == "same"
     batch = np.full((2, 3, 16, 8), 1.5, np.float32)
     np.testing.assert_array_equal(same.network(batch), batch)
 
 
 @pytest.mark.parametrize("name", ["pytorch", "pytorch-lean", "onnx", "onnx-no-pattern", "onnx-no-arena", "onnx-lean"])
 def test_variants_agree_on_a_picture(name, published):
-    pixels = trial.picture(61, 45)
-    expected = variants.load("onnx", published, threads=1)(pixels).astype(int)
-    enhanced = variants.load(name, published, threads=1)(pixels)
+    pixels = reference.picture(61, 45)
+    expected = enhancer.load("onnx", published, threads=1)(pixels).astype(int)
+    enhanced = enhancer.load(name, published, threads=1)(pixels)
     assert abs(enhanced - expected).max() <= 1, "at most a rounding apart"
     assert abs(expected - pixels).mean() > 5, "and it is enhanced"
 
 
 def test_the_default_is_onnxruntime(published, monkeypatch):
-    assert variants.load(weights=published).variant.name == "onnx-tiled"
-    monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
-    assert variants.load(weights=published).variant.name == "pytorch-tiled"
+    assert enhancer.load(weights=published).variant.name == "onnx-tiled"
+    monkeypatch.setattr(enhancer.importlib.util, "find_spec", lambda name: None)
+    assert enhancer.load(weights=published).variant.name == "pytorch-tiled"
 
 
 def test_the_default_takes_no_more_than_half_of_what_is_free(published, monkeypatch):
     monkeypatch.setattr(guard, "free", lambda: 800 * memory.MIB)
-    assert variants.load(weights=published).network.limit == 400 * memory.MIB
-    assert variants.load(weights=published, memory_limit=10**9).network.limit == 10**9
-    assert variants.load("onnx-tiled", published).network.limit is None
+    assert enhancer.load(weights=published).network.limit == 400 * memory.MIB
+    assert enhancer.load(weights=published, memory_limit=10**9).network.limit == 10**9
+    assert enhancer.load("onnx-tiled", published).network.limit is None
     with pytest.raises(Error, match="onnx has no plan for a memory limit"):
-        variants.load("onnx", published, memory_limit=10**9)
+        enhancer.load("onnx", published, memory_limit=10**9)
+
+
+@pytest.mark.parametrize("limit", ["512MiB", "512 mib", str(2**29), 2**29, 2.0**29])
+def test_a_memory_limit_is_what_the_command_takes(limit, published):
+    assert udnet.load("onnx-tiled", published, memory_limit=limit).network.limit == 2**29
+
+
+@pytest.mark.parametrize("limit", ["x", "5", 5, -1, 0, "-1MiB", float("nan"), [1]])
+def test_no_memory_limit_is_one_line(limit):
+    with pytest.raises(Error, match="512MiB") as caught:
+        udnet.load("onnx-tiled", memory_limit=limit)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_memory_limit_is_given_once():
+    with pytest.raises(Error, match="onnx-tiled@512MiB names a memory limit already"):
+        udnet.load("onnx-tiled@512MiB", memory_limit="512MiB")
 
 
 def test_weights_that_are_not_there():
     with pytest.raises(Error, match=r"absent\.onnx"):
-        variants.load(weights="absent.onnx")
+        enhancer.load(weights="absent.onnx")
 
 
 def test_an_own_file_is_found_from_where_one_is(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The command line: `python -m udnet COMMAND`.
 
-Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written.
+Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written;
+130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -10,18 +11,26 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import PARITY_LIMIT, Error, __version__
+from udnet import PARITY_LIMIT, Error, __version__
 
 
 def main(argv=None):
     """Run one command and return its exit code."""
     try:
         arguments = parser().parse_args(argv)
+        if not arguments.run:
+            parser().print_help()
+            return 0
         code = arguments.run(arguments) or 0
         sys.stdout.flush()  # here, where it is noticed that the reader has gone
         return code
     except Error as error:
         print(f"udnet: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("udnet"):
+            raise
+        print(f"udnet: error: this Python has no {error.name}: use .venv/bin/udnet, after `make env`", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("udnet: stopped; what was finished is kept", file=sys.stderr)
@@ -42,7 +51,8 @@ def parser():
     """The parser of every command."""
     top = Parser(prog="udnet", description="UDnet under PyTorch and ONNX Runtime: memory and time.")
     top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    top.set_defaults(run=None)
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def command(run, help):
         one = commands.add_parser(run.__name__.strip("_"), help=help, description=run.__doc__)
@@ -50,16 +60,16 @@ def parser():
         return one
 
     one = command(enhance, "enhance a photograph, or a folder of them")
-    one.add_argument("photo", type=Path)
-    one.add_argument("out", type=Path)
+    one.add_argument("photo", type=Path, help="a picture, or a folder of them; NAME_reference beside NAME is left out")
+    one.add_argument("out", type=Path, help="the file to write, or a folder")
     one.add_argument(
         "--memory-limit", type=_bytes, metavar="SIZE", help="plan for it, e.g. 512MiB (default: half of what is free)"
     )
     _model_options(one, variant=None)
 
     one = command(measure, "measure one variant at one size, in fresh processes")
-    one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH")
-    one.add_argument("--repeats", type=_count, default=1)
+    one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH", help="of the picture, in pixels: 512x768")
+    one.add_argument("--repeats", type=_count, default=1, metavar="N", help="trials, a fresh process each (default: 1)")
     one.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
     one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
     _model_options(one, variant="onnx")
@@ -72,30 +82,30 @@ def parser():
     one = command(study, "run a grid of trials; goes on where it stopped")
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
     one.add_argument("--out", type=Path, help="default: data/results/local/GRID")
-    one.add_argument("--weights")
+    one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
 
     one = command(export, "write weights as an ONNX file, parity checked")
-    one.add_argument("weights")
-    one.add_argument("out", type=Path)
+    one.add_argument("weights", help=".pth or .onnx")
+    one.add_argument("out", type=Path, help="the .onnx file to write")
 
     one = command(check, "compare PyTorch with ONNX Runtime on real sizes")
-    one.add_argument("weights", nargs="+")
+    one.add_argument("weights", nargs="+", help=".pth or .onnx files")
 
     one = command(strip, "keep of a checkpoint what inference needs")
-    one.add_argument("checkpoint", type=Path)
-    one.add_argument("out", type=Path)
+    one.add_argument("checkpoint", type=Path, help="a .pth or .onnx file")
+    one.add_argument("out", type=Path, help="the .pth file to write")
 
     one = command(train, "train the network on drawn scenes; goes on where it stopped")
     one.add_argument("out", type=Path, help="folder of the run")
-    one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/train.py")
+    one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/network/train.py")
     one.add_argument("--steps", type=_count, help="default: 2000, half an hour; few draw few scenes")
     one.add_argument("--seed", type=int, help="default: 0")
     one.add_argument("--vgg", metavar="FILE", help="VGG16's ImageNet checkpoint, for the perceptual term")
 
-    one = command(scene, "draw an underwater scene, and it in half the water")
-    one.add_argument("seed", type=int)
+    one = command(scene, "draw an underwater scene, and the same through half as much water")
+    one.add_argument("seed", type=int, help="which scene: a whole number from 0")
     one.add_argument("out", type=Path, help="a .png; its reference is written beside it")
-    one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH")
+    one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH", help="default: 240x320")
 
     one = command(quality, "score the enhanced pictures: input, gray world, and weights")
     one.add_argument("out", type=Path, help="folder of the table; one that has all this is kept")
@@ -114,6 +124,13 @@ def parser():
     one = command(figures, "redraw the figures of a study")
     one.add_argument("--study", type=Path, help="default: the published study")
     one.add_argument("--out", type=Path, help="default: figures/")
+
+    one = command(notebook, "run a notebook with parameters of your own, such as another study")
+    one.add_argument("notebook", help="its number, or its path")
+    one.add_argument(
+        "-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters", help="study=build/study"
+    )
+    one.add_argument("--out", type=Path, default=Path("build/notebooks"), help="folder (default: build/notebooks)")
 
     one = command(reproduce, "quick study, figures, notebooks and a summary, under build/")
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
@@ -136,15 +153,12 @@ def _count(text):
 
 
 def _bytes(text):
-    from .memory import MIB, parse_bytes
+    from udnet.system.memory import limit_bytes
 
     try:
-        size = parse_bytes(text)
+        return limit_bytes(text)
     except Error as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if size < MIB:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than 1 MiB: give a unit, as in 512MiB")
-    return size
 
 
 # --- the commands ---
@@ -154,9 +168,9 @@ def enhance(arguments):
     """Enhance a photograph, or every one in a folder; sizes, names and transparency are kept."""
     from tqdm import tqdm
 
-    from . import images
-    from .memory import mib
-    from .variants import load
+    from udnet.pictures import images
+    from udnet.system.memory import mib
+    from udnet.variants.enhancer import load
 
     if not arguments.photo.exists():
         raise Error(f"no photograph {arguments.photo}")
@@ -177,21 +191,26 @@ def enhance(arguments):
 
 def measure(arguments):
     """Measure one variant at one size: a fresh process for every repeat."""
-    from . import trial
+    from tqdm import tqdm, trange
 
-    height, width = trial.parse_size(arguments.size)
+    from udnet.pictures import images
+    from udnet.trials import trial
+
+    height, width = images.parse_size(arguments.size)
     threads = arguments.threads or os.cpu_count()
     one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights)
     failed = False
-    for repeat in range(arguments.repeats):
+    for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):
         result = trial.run(replace(one, repeat=repeat), limit=arguments.memory_limit)
         failed |= result.status != "ok"
-        print(_as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result), flush=True)
+        said = _as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result)
+        tqdm.write(said)
+        sys.stdout.flush()
     return 1 if failed else 0
 
 
 def _as_json(one, repeat, result):
-    from .study import PHASE_COLUMNS
+    from udnet.trials.tables import PHASE_COLUMNS
 
     return json.dumps(
         {
@@ -205,7 +224,7 @@ def _as_json(one, repeat, result):
 
 
 def _as_text(one, repeat, result):
-    from .memory import MIB
+    from udnet.system.memory import MIB
 
     lines = [f"{one.variant} {one.height}x{one.width}, {one.threads} threads, repeat {repeat}: {result.status}"]
     lines += [result.error] if result.error else []
@@ -221,28 +240,28 @@ def _as_text(one, repeat, result):
 
 def plan(arguments):
     """Say what fits: for a limit the largest picture, for a size the least limit, for both the fastest variant."""
-    from . import capacity, trial
-    from .memory import mib
-    from .study import PUBLISHED, read
+    from udnet.analysis import capacity
+    from udnet.pictures import images
+    from udnet.system.memory import mib
+    from udnet.trials import tables
 
     if not (arguments.limit or arguments.size):
         raise Error("give --limit, --size, or both")
-    size = trial.parse_size(arguments.size) if arguments.size else None
-    done = read(arguments.study or PUBLISHED)
-    known = capacity.models(done)
+    size = images.parse_size(arguments.size) if arguments.size else None
+    known = capacity.models(tables.read(arguments.study or tables.PUBLISHED))
     table = capacity.among(known, arguments.limit, size)
     if table.empty:
         least = capacity.among(known, size=size or (16, 16)).limit_bytes.min()
         wanted = f"{arguments.size} takes" if size else "any picture takes"
         print(f"udnet: nothing keeps within {mib(arguments.limit)}: {wanted} a limit of {mib(least)}", file=sys.stderr)
         return 1
-    print(capacity.as_text(table))
+    print(capacity.as_text(table, arguments.limit))
     return 0
 
 
 def study(arguments):
     """Run a grid of trials into a folder of tables; what is there already is kept."""
-    from .study import run
+    from udnet.trials.study import run
 
     done = run(arguments.grid, arguments.out, arguments.weights)
     failed = done.trials[done.trials.status != "ok"]
@@ -254,15 +273,16 @@ def study(arguments):
 
 def export(arguments):
     """Write weights as one ONNX file with free batch, height and width; refused where its output differs."""
-    from .export import export
+    from udnet.network import prepared
+    from udnet.network.export import export
 
-    difference = export(arguments.weights, arguments.out)
+    difference = export(prepared.find(arguments.weights).path, arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes, output within {difference:.1e} of PyTorch's")
 
 
 def check(arguments):
     """Compare PyTorch with ONNX Runtime on the same weights at real sizes."""
-    from .export import check as compare
+    from udnet.network.prepared import check as compare
 
     failed = False
     for weights in arguments.weights:
@@ -274,7 +294,7 @@ def check(arguments):
 
 def strip(arguments):
     """Keep the inference path of a checkpoint, drop what training alone needs."""
-    from .checkpoint import strip
+    from udnet.network.checkpoint import strip
 
     strip(arguments.checkpoint, arguments.out)
     before, after = (path.stat().st_size / 2**20 for path in (arguments.checkpoint, arguments.out))
@@ -283,7 +303,7 @@ def strip(arguments):
 
 def train(arguments):
     """Train the network on drawn scenes, into a folder; what is there already is gone on with."""
-    from .train import Settings, run
+    from udnet.network.train import Settings, run
 
     given = {name: getattr(arguments, name) for name in ("objective", "steps", "seed", "vgg")}
     print(run(arguments.out, Settings(**{name: value for name, value in given.items() if value is not None})))
@@ -291,77 +311,99 @@ def train(arguments):
 
 def scene(arguments):
     """Draw an underwater scene by its seed, and beside it the same in white light through half the water."""
-    from . import scenes, trial
+    from udnet.pictures import images, scenes
 
     if arguments.out.suffix.lower() != ".png":
         raise Error(f"{arguments.out}: give a name that ends in .png")
     if arguments.seed < 0:
         raise Error(f"no scene {arguments.seed}: give a seed from 0")
-    scenes.save(scenes.draw(arguments.seed, *trial.parse_size(arguments.size)), arguments.out)
+    scenes.save(scenes.draw(arguments.seed, *images.parse_size(arguments.size)), arguments.out)
     print(arguments.out)
 
 
 def quality(arguments):
     """Score what enhances pictures, by PSNR and SSIM where there is a reference, and by UIQM and UCIQE."""
-    from . import findings_quality
-    from .quality import run
+    from udnet.experiments.quality import run, table
 
     if arguments.photographs and not arguments.photographs.is_dir():
         raise Error(f"no folder {arguments.photographs}")
     scores = run(arguments.out, arguments.photographs, arguments.published, arguments.weights)
-    print(findings_quality.table(scores).to_string())
+    print(table(scores).to_string())
 
 
 def fetch(arguments):
     """Download the published ONNX file into data/weights, checked by its sha256."""
-    from .checkpoint import fetch
+    from udnet.network.prepared import fetch
 
     print(fetch())
 
 
 def clean(arguments):
     """Remove the stand-ins and conversions that udnet made in the user's cache folder."""
-    from .checkpoint import cache_folder, clean
+    from udnet.network.prepared import cache_folder, clean
 
     print(f"{cache_folder()}: {clean() / 2**20:.1f} MiB freed")
 
 
 def variants(arguments):
     """List the ways to run the model: those that are compared, the rungs of loading, the levers of whole-image runs."""
-    from .variants import family
+    import shutil
+    from textwrap import fill
 
-    for name in ("", "load", "lever"):
-        for one in family(name).values():
-            print(f"{one.name:34} {one.runtime:8} {one.schedule:6} {one.summary}")
+    from udnet.variants.catalogue import FAMILIES, family
+
+    width = max(60, shutil.get_terminal_size().columns)
+    runtimes = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
+    sees = {"whole": "the whole image at once", "tiled": "strip by strip"}
+    for one in (one for name in FAMILIES for one in family(name).values()):
+        print(f"{one.name}: {runtimes[one.runtime]}, {sees[one.schedule]}")
+        print(fill(one.summary, width, initial_indent="    ", subsequent_indent="    "))
+    print("\nNAME@512MiB: a tiled one, with the plan for that limit; NAME+jemalloc: under another allocator;")
+    print("FILE.py:NAME: a udnet.Variant of your own")
 
 
 def claims(arguments):
     """Judge every claim of the original report by a study: value, interval, verdict and cause."""
-    from . import claims
-    from .study import PUBLISHED, read
+    from udnet.analysis import claims
+    from udnet.experiments import audit
+    from udnet.trials import tables
 
-    for one in claims.judge(read(arguments.study or PUBLISHED)):
+    done = tables.read(arguments.study or tables.PUBLISHED)
+    for one in claims.judge(done, audit.read(done.folder)):
         print(json.dumps(claims.as_dict(one)) if arguments.json else claims.as_text(one))
 
 
 def figures(arguments):
     """Redraw every figure of a study, SVG and PNG."""
-    from .publish import draw
+    from udnet.pages.publish import draw
 
     for path in draw(arguments.study, arguments.out):
         print(path)
 
 
+def notebook(arguments):
+    """Run a notebook top to bottom into a folder; -p changes what its cell of parameters says.
+
+    A value is Python's, the path of something that is there, or a text: -p study=build/study -p "variants=['onnx']".
+    """
+    from udnet.pages import notebooks, publish
+
+    known = {path.stem.partition("-")[0].lstrip("0"): path for path in publish.sources()}
+    path = known.get(arguments.notebook.lstrip("0"), Path(arguments.notebook))
+    notebooks.run(path, arguments.out, dict(map(notebooks.parse, arguments.parameters)))
+    print(arguments.out / path.name)
+
+
 def reproduce(arguments):
     """Study this machine in a few minutes and compare it with the published study."""
-    from .publish import reproduce
+    from udnet.pages.publish import reproduce
 
     return reproduce(arguments.grid, arguments.out)
 
 
 def publish(arguments):
     """Run the full study and renew everything that is published from it."""
-    from .publish import publish
+    from udnet.pages.publish import publish
 
     return publish()
 

@@ -1,0 +1,1 @@
+"""Tidy tables to numbers: scaling laws, capacity, the report's claims. Rests on trials."""

@@ -1,0 +1,1 @@
+"""What is measured beside a grid: instruments, exporters, audit, levers, locality, quality, proofs. On analysis."""

@@ -1,0 +1,295 @@
+"""Which weights, and what is made from them: the files that runtimes load, the embedded default, the stand-ins.
+
+What a runtime needs converted is converted in a child process, so a process that runs one runtime never pays for the
+other.
+"""
+
+import hashlib
+import math
+import os
+import pickletools
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from udnet import Error, __version__
+from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError, load_into, need_file, read, save, strip
+from udnet.system.files import DATA, python_path, replacing
+
+WEIGHTS_FOLDER = DATA / "weights"
+DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
+DEFAULT_NAME = "the embedded default"
+SEEDED = "seeded random weights (seed 0)"
+
+PUBLISHED_URL = (
+    "https://raw.githubusercontent.com/adis737/Enhancement-Pipeline-streamlit/"
+    "2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx"
+)
+PUBLISHED_SHA256 = "45ec6c9fb79e2c1e6a7aa2bf8d97cd5f1986e5f4256f4ecbe0fa61f6845b85c0"
+
+CHECK_SIZES = ((1, 64, 128), (2, 64, 64), (1, 256, 256), (1, 520, 776))
+REDUCED = ("onnx-float16", "onnx-int8")  # forms of the exported file in less precision
+
+
+# --- which weights ---
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights in use: a name to print, the file, and the sha256 of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    @property
+    def caption(self):
+        """A short phrase for the caption of a picture: which weights made it."""
+        return f"weights: {self.name} (sha256 {self.sha256[:8]})"
+
+
+def find(weights=None):
+    """The weights to use: the file named, else one of yours in data/weights/ (.onnx before .pth), else the default.
+
+    Two words name files, too: "default", the embedded one, and "seeded", random weights, made on the spot into the
+    cache.
+    """
+    if weights is None:
+        files = [path for suffix in ("onnx", "pth") for path in sorted(WEIGHTS_FOLDER.glob(f"[!.]*.{suffix}"))]
+        weights = next((path for path in files if path != DEFAULT), "default")
+    if weights == "default":
+        return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT))
+    if weights == "seeded":
+        path = _made(f"seeded/seeded-{__version__}.pth", "seeded")
+        return Weights(SEEDED, path, _sha256(path))
+    path = Path(weights)
+    need_file(path)
+    return Weights(path.name, path.absolute(), _sha256(path))
+
+
+def prepared(weights, form):
+    """The file that a runtime loads, made from `weights` once and kept in the cache.
+
+    weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
+    (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the weights), "inference" (66 tensors),
+    "full" (162 tensors; a stand-in where the weights have fewer) or "vgg16" (a stand-in). A file that is of the form
+    already is returned as it is.
+    """
+    onnx = weights.path.suffix == ".onnx"
+    if form == "onnx":
+        # the export depends on this project's code too: each version makes its own
+        return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
+    if form == "ort":
+        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.ort", "ort", prepared(weights, "onnx"))
+    if form.startswith("onnx-"):
+        source = prepared(weights, "onnx") if form in REDUCED else weights.path
+        return _made(f"{weights.sha256[:12]}/udnet-{form[5:]}-{__version__}.onnx", form, source)
+    if form == "stages":
+        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.npz", "stages", weights.path)
+    if form == "inference":
+        if not onnx and _holds(weights.path, tensors=66):
+            return weights.path
+        return _made(f"{weights.sha256[:12]}/inference.pth", "strip", weights.path)
+    if form == "full":
+        return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
+    if form == "vgg16":
+        return stand_in("vgg16")
+    raise CheckpointError(
+        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, stages, inference, full or vgg16"
+    )
+
+
+def stand_in(kind, weights=None):
+    """A file of the keys, shapes and size of one that the released code loads and that cannot be shipped; in the cache.
+
+    kind: "udnet", the full checkpoint, 61.5 MiB: its inference path from `weights` (default: those in use), the rest
+    seeded; or "vgg16", the ImageNet checkpoint, 527.8 MiB: seeded throughout.
+    """
+    if kind == "vgg16":
+        return _made("vgg16/vgg16.pth", "vgg16", say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
+    weights = weights or find()
+    say = f"UDnet's full checkpoint (61.5 MiB: {weights.name}, what it lacks is seeded)"
+    return _made(f"{weights.sha256[:12]}/full.pth", "full", weights.path, say=say)
+
+
+def cache_folder():
+    """Where what is made from weights is kept: $UDNET_CACHE, else the user's cache folder for udnet."""
+    if folder := os.environ.get("UDNET_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("udnet", appauthor=False)
+
+
+_OURS = re.compile(
+    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx|ort|npz)"
+)
+
+
+def clean():
+    """Remove from the cache every file that was made by this module; the bytes freed."""
+    freed = 0
+    for path in cache_folder().glob("*/*"):
+        if _OURS.fullmatch(path.relative_to(cache_folder()).as_posix()):
+            freed += path.stat().st_size
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    return freed
+
+
+def fetch():
+    """The published ONNX file, downloaded into data/weights/ and checked; its path."""
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    out = WEIGHTS_FOLDER / PUBLISHED_URL.rpartition("/")[2]
+    by_hand = f"download {PUBLISHED_URL} by hand to {out} (sha256 {PUBLISHED_SHA256})"
+    try:
+        return Path(pooch.retrieve(PUBLISHED_URL, f"sha256:{PUBLISHED_SHA256}", out.name, out.parent))
+    except OSError as error:  # what requests raises is one too
+        raise CheckpointError(f"no network, or no such address ({type(error).__name__}): {by_hand}") from None
+    except ValueError:
+        raise CheckpointError(f"what {PUBLISHED_URL} sent is not the published file: {by_hand}") from None
+
+
+def check(weights=None):
+    """PyTorch against ONNX Runtime on real sizes: yields (size, largest difference).
+
+    weights: as `find` takes them. An .onnx file runs as it is, against its own weights in PyTorch; a .pth file is
+    exported first.
+    """
+    from udnet.network import export
+    from udnet.network.model import InferenceUDnet
+
+    found = find(weights)
+    model = export.load(InferenceUDnet(), read(found.path), found.name)
+    yield from export.differences(model, prepared(found, "onnx"), CHECK_SIZES)
+
+
+# --- seeded values ---
+
+
+def seeded(seed=0):
+    """Seeded values: the 66 tensors of the inference path, by name; the same on every machine.
+
+    Random features ride on a colour balance, so that the output is a picture: at full size the first three channels
+    carry the picture's own colours through the instance norm, which takes each to mean 0.5 and standard deviation
+    0.25; the last layer adds the random channels faintly.
+    """
+    from udnet.network.model import InferenceUDnet
+
+    state = _draw(InferenceUDnet, seed)
+    for layer in ("pr_encoder.conv1.conv.1", "pr_encoder.conv1.conv.4", "pr_UpConv1.conv.1", "pr_UpConv1.conv.4"):
+        state[f"decoder.{layer}.weight"][:3] = 0
+        state[f"decoder.{layer}.weight"][range(3), range(3), 1, 1] = 1
+        state[f"decoder.{layer}.bias"][:3] = 0
+    for layer, value in {"out_conv.0.body.4": 0, "out_conv.1.body.4": 0, "conv_u": 0.5, "conv_s": 0.25}.items():
+        state[f"decoder.{layer}.weight"][:3] = 0
+        state[f"decoder.{layer}.bias"][:3] = value
+    state["decoder.out_conv.2.weight"] *= 0.01
+    state["decoder.out_conv.2.weight"][range(3), range(3)] = 1
+    return state
+
+
+def _draw(network, seed):
+    """Tensors for every name of a network: weights uniform with He's variance, 2 / fan-in, biases within 0.01."""
+    import numpy as np
+    import torch
+
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in network().state_dict().items()}
+    generator = np.random.default_rng(seed)
+    state = {}
+    for name, shape in shapes.items():
+        bound = math.sqrt(6 / math.prod(shape[1:])) if len(shape) > 1 else 0.01
+        values = generator.random(shape, dtype=np.float32)  # uniform: the same bits on every machine
+        values -= np.float32(0.5)
+        values *= np.float32(2 * bound)
+        state[name] = torch.from_numpy(values)
+    return state
+
+
+# --- what is made in a child process, into the cache ---
+
+
+def _made(name, form, *weights, say=None):
+    """The file `name` of the cache, made by `python -m udnet.network.prepared` if it is not there yet."""
+    out = cache_folder() / name
+    if not out.exists():
+        if say:
+            print(f"udnet: making a stand-in for {say}: {out}", file=sys.stderr)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
+        command = [sys.executable, "-m", "udnet.network.prepared", form, str(out), *map(str, weights)]
+        child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": python_path()})
+        if child.returncode:
+            line = child.stderr.strip().rpartition("\n")[2]
+            raise CheckpointError(line or f"{out}: the process that made it ended with code {child.returncode}")
+    return out
+
+
+def _make(form, out, weights=None):
+    from udnet.network import export
+    from udnet.network.model import VGG16, UDnet
+
+    if form == "seeded":
+        save(seeded(), out)
+    elif form == "strip":
+        strip(weights, out)
+    elif form in REDUCED:
+        (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+    elif form.startswith("onnx"):
+        export.export(weights, out, form[5:] or None)
+    elif form == "stages":
+        export.export_stages(weights, out)
+    elif form == "ort":
+        _optimise(weights, out)
+    elif form == "full":
+        model, state = UDnet(), read(weights)
+        lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
+        load_into(model, lacking | state, weights)
+        save(model.state_dict(), out)
+    elif form == "vgg16":
+        save(_draw(VGG16, seed=0), out)
+
+
+def _optimise(onnx, out):
+    """Write an ONNX file as ONNX Runtime's own format, optimised for this machine."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.save_model_format", "ORT")
+    with replacing(out) as part:
+        settings.optimized_model_filepath = str(part)
+        onnxruntime.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
+
+
+def _holds(path, tensors):
+    """Whether a .pth file has this many weights, without prefixes, by the names in its pickle: nothing is loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+        strings = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+    except (zipfile.BadZipFile, StopIteration, ValueError):
+        return False
+    names = [s for s in strings if s.endswith((".weight", ".bias"))]
+    return len(names) == tensors and all(s.startswith(("decoder.", "VGG16.")) for s in names)
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    try:
+        _make(*sys.argv[1:])
+    except Error as error:
+        sys.exit(str(error))

@@ -1,0 +1,1 @@
+"""What people read: plots, notebooks, reports. Rests on everything else."""

@@ -1,0 +1,181 @@
+"""From a study to what people read: `reproduce` for this machine, in a folder; `publish` for the repository."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from textwrap import fill
+
+import nbformat
+
+from udnet import Error
+from udnet.analysis import capacity
+from udnet.experiments import audit, exporters, instruments, levers, locality, proofs, quality
+from udnet.pages import notebooks, report
+from udnet.system import files
+from udnet.trials import study, tables
+
+NOTEBOOKS = files.REPO / "notebooks"
+FIGURES = files.REPO / "figures"
+FINDINGS = "07-findings.ipynb"
+OUTPUTS = ("README.md", "data/results/", "data/README.md", "figures/", "notebooks/")  # what `publish` itself rewrites
+QUICK_SCENES = 6  # that `reproduce` scores: enough to see a difference of some dB
+
+TABLES = {
+    "trials.csv": "a row a phase of a trial",
+    "machine.json": "the machine, its versions and the commit",
+    "parity.csv": "each variant's output against the reference's",
+    "timelines.csv": "memory-profiler's samples of the trials with a timeline",
+    "stages.csv": "the stages of the network in those trials, with the kernel's peak of each",
+    "instruments.csv": "known answers for the instruments",
+    "protocol.csv": "the original report's own steps, repeated",
+    "limit.csv": "multiply-adds a second of a large product",
+    "differences.csv": "each exported candidate's output against PyTorch's",
+    "capacity.csv": "predicted peaks under real limits, a little over them and well under",
+    "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
+    "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
+    "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
+}
+
+
+def draw(folder=None, out=None):
+    """Draw the figures of the study in `folder` (None: the published one) into `out` (None: `figures/`).
+
+    The notebooks draw them, run on that study; what they write otherwise is not kept. Returns the figures' paths;
+    `Error`, with nothing changed, where a notebook failed.
+    """
+    out, done = Path(out or FIGURES), tables.read(folder or tables.PUBLISHED)
+    with tempfile.TemporaryDirectory(prefix="udnet-") as made:
+        about = {"study": str(done.folder.resolve()), "figures": made, "live": False}
+        if failures := notebooks.execute(sources(), None, about, at_once=os.cpu_count()):
+            raise Error(f"{out} is left as it was: {len(failures)} notebooks failed")
+        return _renew_figures(Path(made), out)
+
+
+def sources():
+    """The notebooks, in their order."""
+    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+def _renew_figures(made, out):
+    """Put the figures that were made into a folder; from the project's own what is not drawn any more goes."""
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = [out / path.name for path in sorted(made.iterdir())]
+    if out == FIGURES:
+        for path in {*out.glob("*.svg"), *out.glob("*.png")} - set(drawn):
+            path.unlink()
+    for path in drawn:
+        shutil.copyfile(made / path.name, path)
+    return drawn
+
+
+def reproduce(grid="quick", out="build"):
+    """Study this machine and put its figures, executed notebooks and a report under `out`.
+
+    Prints the summary and where the report is. Returns 0, or 1 when a trial or a notebook failed and the rest is done.
+    Interrupted and started again, it goes on with the study.
+    """
+    began, out = time.monotonic(), Path(out).resolve()
+    published = tables.read(tables.PUBLISHED)
+    here = study.run(grid, out / "study")
+    instruments.run(here.folder, repeats=1)
+    audit.run(here.folder, repeats=1, every_allocator=False)
+    locality.run(here.folder)
+    quality.run(here.folder, scenes=QUICK_SCENES)
+    about = {"study": str(here.folder), "figures": str(out / "figures"), "live": False}
+    failures = notebooks.execute(sources(), out / "notebooks", about, at_once=os.cpu_count())
+    executed = [out / "notebooks" / path.name for path in sources()]
+    notebooks.to_html(executed, out / "report")
+    page = report.to_index(here, published, executed, out / "figures" / "headline.svg", out / "report")
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    table = report.as_text(report.summary(here, published))
+    print(f"\nThis machine beside the published study\n\n{table}\n\n{fill(report.NOTE, 100)}\n")
+    print(f"Report: {page}\nTime: {minutes} min {seconds} s")
+    return 1 if failures or here.trials.status.ne("ok").any() else 0
+
+
+def publish():
+    """Run what is missing of the full study and renew, in place, all that is made from it.
+
+    A finished study is kept: remove `data/results/published` to measure anew. Returns 1 when a notebook failed.
+    """
+    if name := _changed():
+        raise Error(f"{name} is not committed: commit or remove it first, since a published study names its commit")
+    done = study.run("full", tables.PUBLISHED)
+    instruments.run(done.folder)
+    exporters.run(done.folder)
+    audit.run(done.folder)
+    locality.run(done.folder)
+    quality.run(done.folder)
+    study.run("large", done.folder / capacity.LARGE)
+    proofs.run(done.folder)
+    levers.measure(done.folder)
+    return renew()
+
+
+def renew():
+    """Run the notebooks in place on the published study, and renew the figures, the checksums and README's findings.
+
+    Returns 1 when a notebook failed: then the figures and README are left as they were.
+    """
+    with tempfile.TemporaryDirectory(prefix="udnet-") as made:
+        failures = notebooks.execute(sources(), NOTEBOOKS, {"figures": made})
+        if not failures:
+            _renew_figures(Path(made), FIGURES)
+            renew_findings(files.REPO / "README.md", nbformat.read(NOTEBOOKS / FINDINGS, as_version=4))
+    renew_checksums(files.REPO / "data" / "README.md")
+    return 1 if failures else 0
+
+
+def _changed():
+    """A file that git sees as changed or new, other than what `publish` makes; None where there is none."""
+    asked = ["git", "-C", str(files.REPO), "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"]
+    try:
+        entries = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Error(f"{files.REPO} is not a git clone: publish from one") from error
+    return next((entry[3:] for entry in entries if entry and not entry[3:].startswith(OUTPUTS)), None)
+
+
+def renew_findings(readme, notebook):
+    """Write what notebook 7 found between the two marks of a page: its table, then its findings."""
+    text = readme.read_text(encoding="utf-8")
+    begin, end = "<!-- findings: written by `make publish` -->\n", "<!-- end of findings -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    files.write_text(readme, f"{before}{begin}\n{findings(notebook)}\n{end}{after}")
+
+
+def findings(notebook):
+    """What notebook 7 found, in Markdown: the table that its cell tagged `readme` shows, and a list of its findings."""
+    listed = "".join(f"- {sentence}\n" for sentence in notebooks.said(notebook, "finding"))
+    return "\n\n".join([*notebooks.said(notebook, "readme"), listed])
+
+
+def renew_checksums(readme):
+    """Renew the SHA-256 in every row of a page's table of files, and all rows of the published results."""
+    folder = readme.parent
+    text = readme.read_text(encoding="utf-8")
+    text = re.sub(r"^\| `results/published/.*\n", "", text, flags=re.MULTILINE)
+    made = sorted(
+        path for path in (folder / "results" / "published").rglob("*") if path.suffix in (".csv", ".json", ".npz")
+    )
+    rows = "".join(
+        f"| `{path.relative_to(folder).as_posix()}` | {TABLES[path.name]} | measured by `make publish` | MIT, as this "
+        f"project | `{'0' * 64}` |\n"
+        for path in made
+    )
+    last = max((match.end() for match in re.finditer(r"^\|.*\n", text, re.MULTILINE)), default=len(text))
+
+    def renewed(row):
+        path = folder / row[2]
+        if not path.is_file():
+            raise Error(f"{readme} lists {row[2]}, which is not there: remove its row")
+        return row[1] + hashlib.sha256(path.read_bytes()).hexdigest() + row[3]
+
+    text = text[:last] + rows + text[last:]
+    files.write_text(readme, re.sub(r"^(\| `([^`]+)` \|.*\| `)[0-9a-f]{64}(` \|)$", renewed, text, flags=re.MULTILINE))

@@ -1,0 +1,1 @@
+"""Photographs in and out, drawn scenes, and how good a picture is. Rests on system."""

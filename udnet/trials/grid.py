@@ -1,0 +1,87 @@
+"""Which trials a study consists of, and in which order they run."""
+
+import hashlib
+import random
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from udnet import PARITY_LIMIT, Error
+from udnet.network import prepared
+from udnet.pictures import images
+from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial
+from udnet.variants import catalogue
+
+GRIDS = Path(__file__).parent / "grids"
+PARITY_SIZE = (264, 136)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The trials of a study, in the order in which they run."""
+
+    name: str
+    trials: list[Trial]
+    seed: int
+    timeout_seconds: float = TIMEOUT_SECONDS
+    sha256: str = ""
+    parity_limit: float = PARITY_LIMIT  # a variant whose output differs by more is not measured
+    parity_size: tuple[int, int] = PARITY_SIZE  # of the picture whose outputs are compared, height and width
+
+
+def read_grid(name, weights=None):
+    """A grid by name (`quick`, `full`) or from a TOML file: see the grids in `udnet/trials/grids` for what it may say.
+
+    Trials are interleaved: all first repeats in a seeded random order, then all second ones.
+    """
+    path = GRIDS / f"{name}.toml" if "/" not in str(name) and not str(name).endswith(".toml") else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in GRIDS.glob("*.toml")))
+        raise Error(f"no grid {name!r}: choose {known}, or give a .toml file")
+    try:
+        text = path.read_bytes()
+        said = tomllib.loads(text.decode())
+        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_size", "trials"}:
+            raise ValueError(f"unknown {min(unknown)!r}")
+        trials = [one for block in said["trials"] for one in _expand(block, weights)]
+        seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", TIMEOUT_SECONDS))
+        size = images.parse_size(said["parity_size"]) if "parity_size" in said else PARITY_SIZE
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
+    twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
+    if twice:
+        raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
+    for named in {one.weights for one in trials} - {None}:
+        prepared.find(named)
+    sha256 = hashlib.sha256(text).hexdigest()
+    return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, parity_size=size)
+
+
+def interleaved(trials, seed):
+    """Trials in the order of a study: a drift of the machine does not fall on one variant."""
+    order = random.Random(seed)
+    return sorted(trials, key=lambda one: (one.repeat, one.timeline, order.random()))
+
+
+def _expand(block, weights) -> Iterable[Trial]:
+    if not isinstance(block, dict):
+        raise ValueError("its trials are not tables, each under [[trials]]")
+    block = dict(block)
+    names, sizes, threads = block.pop("variants"), block.pop("sizes"), block.pop("threads")
+    repeats, runs = block.pop("repeats"), block.pop("runs", STEADY_RUNS)
+    timeline, named = block.pop("timeline", False), block.pop("weights", [weights])
+    if block:
+        raise ValueError(f"unknown {min(block)!r}")
+    for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": named}.items():
+        if not isinstance(value, list):
+            raise ValueError(f"{key} = {value!r} is not a list")
+    for key, numbers, least in (("threads", threads, 1), ("repeats", [repeats], 1), ("runs", [runs], 0)):
+        for number in numbers:
+            if type(number) is not int or number < least:
+                raise ValueError(f"{number!r} in {key} is not a whole number from {least}")
+    for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), named):
+        catalogue.find(name)
+        yield Trial(name, *images.parse_size(str(size)), count, repeat, runs, file, timeline)

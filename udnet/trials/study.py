@@ -1,0 +1,226 @@
+"""A grid of trials to the tables of a folder (see `tables`), resumable.
+
+Every table is rewritten whole after each trial and replaced in one step, so it is never half a table, and the same
+command goes on where the last one stopped.
+"""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from tqdm.auto import tqdm
+
+from udnet import Error
+from udnet.network import prepared
+from udnet.system import files, guard, machine
+from udnet.trials import tables, trial
+from udnet.trials.grid import Grid, read_grid
+from udnet.variants import catalogue
+
+REFERENCE = "pytorch"  # every variant's output is compared with this one's
+SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
+
+
+def run(grid, out=None, weights=None, progress=True):
+    """Run what is missing of a grid's trials into the folder `out` and return the `Study`.
+
+    `grid`: a name, a TOML file or a `Grid`. What is there already is kept, so an interrupted study goes on; a folder
+    that holds another grid, other weights or another machine's study is refused. Every trial runs under a memory
+    limit; what fails is a row.
+    """
+    if not isinstance(grid, Grid):
+        grid = read_grid(grid, weights)
+    out = Path(out or tables.LOCAL / grid.name)
+    with files.alone(out):
+        growing = _Growing(out, grid, describe(grid, weights))
+        _check_parity(grid, growing, progress)
+        done = growing.done
+        todo = [one for one in grid.trials if one.name not in done]
+        bar = tqdm(
+            total=sum(map(_effort, grid.trials)),
+            initial=sum(_effort(one) for one in grid.trials if one not in todo),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left",
+            desc=f"study {grid.name}",
+            disable=not progress,
+        )
+        with bar:
+            for one in todo:
+                bar.set_description(f"{grid.name}: {one.name}")
+                growing.add(one, _measure(one, grid, growing))
+                bar.update(_effort(one))
+    return tables.read(out)
+
+
+def _effort(one):
+    """Roughly how long a trial takes, in whole units of its own: for the progress bar alone."""
+    return 3 + round((one.runs + 1) * one.height * one.width / 50_000 / one.threads**0.8)
+
+
+def _measure(one, grid, growing):
+    alike = growing.failures.get((one.variant, one.height, one.width, one.threads, one.weights))
+    if alike:
+        return _refused(one, "skipped", f"an earlier repeat ended with {alike}")
+    if missing := catalogue.find(one.variant).missing:
+        return _refused(one, "skipped", missing)
+    if problem := growing.parity_problem(one):
+        return _refused(one, "error", problem)
+    return trial.run(one, timeout=grid.timeout_seconds)
+
+
+def _refused(one, status, error):
+    chosen = catalogue.find(one.variant)
+    about = {name: getattr(one, name) for name in ("height", "width", "threads", "repeat")}
+    row = {
+        "trial": one.name,
+        "variant": chosen.name,
+        "runtime": chosen.runtime,
+        "schedule": chosen.schedule,
+        "phase": "",
+        **about,
+    }
+    return trial.Result([row | {"status": status, "error": error}])
+
+
+def _check_parity(grid, growing, progress):
+    """Compare the output of every variant and weights of the grid with the reference's, once, in fresh processes."""
+    comparable = {name for name in {one.variant for one in grid.trials} if _comparable(catalogue.find(name))}
+    pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if one.variant in comparable})
+    missing = [
+        (name, weights)
+        for name, weights in pairs
+        if (catalogue.find(name).name, Path(weights).name) not in growing.parity_known
+    ]
+    references = {}
+    for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
+        if weights not in references:
+            references[weights] = _output(REFERENCE, weights, grid.parity_size)
+        reference, reference_error = references[weights]
+        output, error = (reference, "") if name == REFERENCE else _output(name, weights, grid.parity_size)
+        difference = np.nan
+        if output is not None and reference is not None:
+            difference = float(np.abs(output - reference).max())
+        growing.add_parity(catalogue.find(name).name, Path(weights).name, difference, error or reference_error)
+
+
+def _comparable(variant):
+    return variant.forms and not variant.missing
+
+
+def _output(name, weights, size):
+    result = trial.run(trial.Trial(name, *size, 2, runs=0, weights=weights or None), keep_output=True)
+    return result.output, result.error
+
+
+class _Growing:
+    """The tables of a study while it runs."""
+
+    def __init__(self, folder, grid, machine):
+        self.folder, self.grid = folder, grid
+        known = folder / "machine.json"
+        if known.exists():
+            before = files.read_json(known, tables.DAMAGED)
+            for key in SAME:
+                if before.get(key) != machine[key]:
+                    what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
+                    raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
+        else:
+            files.write_text(known, json.dumps(machine, indent=1) + "\n")
+        old = tables.read(folder)
+        self.rows = old.trials.to_dict("records")
+        self.parity = old.parity.to_dict("records")
+        # A trial that was stopped between its tables is run again: the main table, written last, knows it not.
+        done = self.done
+        before = old.machine["commit"]
+        if {one.name for one in grid.trials} - done and machine["commit"] not in before:  # other code goes on
+            both = old.machine | {"commit": f"{before}, {machine['commit']}"}
+            files.write_text(known, json.dumps(both, indent=1) + "\n")
+        self.timelines = [row for row in old.timelines.to_dict("records") if row["trial"] in done]
+        self.stages = [row for row in old.stages.to_dict("records") if row["trial"] in done]
+
+    @property
+    def done(self):
+        return {row["trial"] for row in self.rows}
+
+    @property
+    def failures(self):
+        """Trials that ran out of memory or time, by what they measured: their repeats would do the same."""
+        kinds = {one.name: (one.variant, one.height, one.width, one.threads, one.weights) for one in self.grid.trials}
+        return {
+            kinds[row["trial"]]: row["status"]
+            for row in self.rows
+            if row["status"] in ("oom", "timeout") and row["trial"] in kinds
+        }
+
+    @property
+    def parity_known(self):
+        return {(row["variant"], row["weights"]) for row in self.parity}
+
+    def parity_problem(self, one):
+        """Why a trial's cost is not to be published, or None."""
+        for row in self.parity:
+            same = (row["variant"], row["weights"]) == (catalogue.find(one.variant).name, Path(one.weights or "").name)
+            if same and not row["largest_difference"] <= self.grid.parity_limit:
+                return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
+        return None
+
+    def add_parity(self, variant, weights, difference, error):
+        size = dict(zip(("height", "width"), self.grid.parity_size, strict=True))
+        row = {"variant": variant, "weights": weights, **size}
+        self.parity.append(row | {"largest_difference": difference, "error": error})
+        files.write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
+
+    def add(self, one, result):
+        """Write a trial's rows; the main table last, since it is what says that a trial is done."""
+        name = {"study": self.grid.name, "trial": one.name}
+        if result.samples:
+            self.timelines += [
+                {"trial": one.name, "seconds": round(at, 3), "rss_bytes": rss} for at, rss in result.samples
+            ]
+            files.write_csv(self.folder / "timelines.csv", pd.DataFrame(self.timelines))
+        if result.stages:
+            self.stages += [name | stage for stage in result.stages]
+            files.write_csv(self.folder / "stages.csv", pd.DataFrame(self.stages))
+        self.rows += [name | row for row in result.rows]
+        files.write_csv(self.folder / "trials.csv", tables.typed(pd.DataFrame(self.rows)))
+
+
+# --- the machine ---
+
+
+def describe(grid, weights=None):
+    """What a study runs on and with, as plain data."""
+    memory = psutil.virtual_memory()
+    names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
+    return {
+        "grid": grid.name,
+        "grid_sha256": grid.sha256,
+        "trials": len(grid.trials),
+        "seed": grid.seed,
+        "weights": prepared.find(weights).caption,
+        "files": _file_sizes(grid, prepared.find(weights)),
+        "processor": machine.processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": memory.total,
+        "guard": "cgroup" if machine.can_make_groups() else "watchdog",
+        "guard_bytes": guard.safe_limit(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "allocator": " ".join(platform.libc_ver()).strip() + (" " + os.environ.get("LD_PRELOAD", "")).rstrip(),
+        "huge_pages": machine.huge_pages(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in names},
+        "commit": machine.commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _file_sizes(grid, weights):
+    """Bytes of the files that the grid's variants load, by form."""
+    forms = {form for one in grid.trials for form in catalogue.find(one.variant).forms}
+    return {form: prepared.prepared(weights, form).stat().st_size for form in sorted(forms)}

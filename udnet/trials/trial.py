@@ -1,0 +1,355 @@
+"""One measurement of one variant at one size, in a fresh process.
+
+`run` starts `python -m udnet.trials.trial` with a job and turns what it reports into rows of `trials.csv`. The worker
+is this same module: it imports little more than NumPy before it measures, reports each phase as it ends, so that a
+trial that is killed still tells how far it came, and never samples itself. A timeline is drawn from outside, by
+memory-profiler in the parent, in a trial of its own.
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from udnet import Error
+from udnet.system import files, memory
+from udnet.variants import catalogue
+from udnet.variants.variant import enhance
+
+PHASES = ("interpreter", "import", "load", "first", "steady")
+STEADY_RUNS = 3
+TIMEOUT_SECONDS = 900
+SAMPLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to measure: one variant at one size, once."""
+
+    variant: str
+    height: int  # pixels
+    width: int
+    threads: int
+    repeat: int = 0
+    runs: int = STEADY_RUNS  # inferences of the steady phase, after the first
+    weights: str | None = None  # as `prepared.find` takes it
+    timeline: bool = False  # sampled by memory-profiler; its times are not to be used
+
+    @property
+    def name(self):
+        """What tells this trial from the others of its study."""
+        variant = Path(self.variant).name if ":" in self.variant else self.variant
+        parts = [variant, f"{self.height}x{self.width}", f"t{self.threads}", f"r{self.repeat}"]
+        if self.weights:
+            parts.append(Path(self.weights).name)
+        return "/".join([*parts, "timeline"] if self.timeline else parts)
+
+
+@dataclass
+class Result:
+    """What a trial said: a row a phase, the timeline's samples and stages where it was asked for."""
+
+    rows: list[dict]
+    samples: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, resident bytes
+    stages: list[dict] = field(default_factory=list)  # name, start and end in seconds since the start, peak in bytes
+    output: np.ndarray | None = None  # the network's output for the trial's picture: float32, 1 x 3 x height x width
+
+    @property
+    def status(self):
+        """`ok`, or what ended the trial: `oom`, `timeout`, `error`, `skipped`."""
+        return self.rows[-1]["status"]
+
+    @property
+    def error(self):
+        """One line about what ended the trial, or an empty one."""
+        return self.rows[-1]["error"]
+
+
+# --- the parent's side ---
+
+
+def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=None):
+    """Measure one trial in a fresh process and return its `Result`; a failure is a result too.
+
+    `limit`: bytes of memory the process may take (None: what the machine can spare); `timeout`: seconds; `pixels`: the
+    picture to enhance, uint8, of the trial's size (None: `reference.picture`).
+    """
+    import subprocess
+    import tempfile
+    import threading
+
+    from udnet.network import prepared
+    from udnet.pictures import reference
+    from udnet.system import guard
+
+    chosen = catalogue.find(trial.variant)
+    if chosen.missing:
+        raise Error(f"{trial.variant} cannot run here: {chosen.missing}")
+    weights = prepared.find(trial.weights) if chosen.forms else None
+    paths = [os.fspath(prepared.prepared(weights, form)) for form in chosen.forms]
+    about = {
+        "trial": trial.name,
+        "variant": chosen.name,
+        "runtime": chosen.runtime,
+        "schedule": chosen.schedule,
+        "weights": weights.name if weights else "",
+        **{name: getattr(trial, name) for name in ("height", "width", "threads", "repeat")},
+    }
+    with tempfile.TemporaryDirectory(prefix="udnet-") as folder:
+        folder = Path(folder)
+        if pixels is None:
+            pixels = reference.picture(trial.height, trial.width, trial.repeat)
+        np.save(folder / "picture.npy", pixels)
+        job = {**asdict(trial), "files": paths, "folder": str(folder), "keep_output": keep_output}
+        with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
+            job["started"] = time.time()
+            process = subprocess.Popen(
+                held.command([sys.executable, "-m", "udnet.trials.trial", json.dumps(job)]),
+                env=_environment(trial.threads, folder) | chosen.environment,
+                stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends the worker
+            )
+            timed_out = threading.Event()
+            alarm = threading.Timer(timeout, lambda: (timed_out.set(), process.kill()))
+            try:
+                held.watch(process)
+                alarm.start()
+                samples = _sample(process) if trial.timeline else []
+                process.wait()
+            finally:
+                alarm.cancel()
+                process.kill()
+                process.wait()
+                process.stdin.close()
+            killed = held.killed
+        said = [json.loads(line) for line in _lines(folder / "phases")]
+        ended = [one["status"] for one in said if "phase" in one]
+        complete = len(ended) == len(PHASES) and not (keep_output and process.returncode)
+        if not complete and set(ended) <= {"ok"}:  # it was ended before it could say why
+            status = "oom" if killed else "timeout" if timed_out.is_set() else "error"
+            error = {"oom": f"killed at its memory limit by the {held.kind}", "timeout": f"no end within {timeout} s"}
+            complaint = error.get(status) or _complaint(process.returncode, _lines(folder / "stderr"))
+            said.append({"phase": [*PHASES, "steady"][len(ended)], "status": status, "error": complaint})
+        rows = [about | one for one in said if "phase" in one]
+        samples = [(at - job["started"], rss) for at, rss in samples]
+        if trial.timeline:
+            for row in rows:
+                row.pop("seconds", None)  # the sampler was on
+                seen = [rss for at, rss in samples if row.get("start_seconds", 0) <= at < row.get("end_seconds", 0)]
+                row["sampled_peak_bytes"] = max(seen, default=None)
+        stages = [one for one in said if "stage" in one]
+        result = Result(rows, samples, stages)
+        if keep_output and result.status == "ok":
+            result.output = np.load(folder / "output.npy")
+        return result
+
+
+def measure(variant, size, repeats=1, threads=None, weights=None, runs=1, timeline=False, limit=None):
+    """Measure one variant at one size in fresh processes: a tidy frame, a row a phase of a repeat, as `trials.csv` has.
+
+    `size`: (height, width) or "HEIGHTxWIDTH", in pixels; `threads`: None for all cores; `runs`: inferences after the
+    first; `timeline`: memory-profiler samples each process from outside, into `sampled_peak_bytes`, and its seconds are
+    left out; `limit`: of its memory, in bytes or as 512MiB. A trial that fails is a row that says so.
+    """
+    import pandas as pd
+
+    from udnet.pictures import images
+    from udnet.trials import tables
+
+    size = images.parse_size(size) if isinstance(size, str) else size
+    limit = None if limit is None else memory.limit_bytes(limit)
+    rows = []
+    for repeat in range(repeats):
+        one = Trial(variant, *size, threads or os.cpu_count(), repeat, runs, weights, timeline)
+        rows += run(one, limit).rows
+    return tables.typed(pd.DataFrame(rows))
+
+
+def _complaint(returncode, stderr):
+    """Why a worker ended that did not say so: the signal's name, or the last line that it wrote."""
+    import signal
+
+    if returncode < 0:
+        return f"ended by {signal.Signals(-returncode).name}"
+    return stderr[-1].strip() if stderr else f"ended early, with code {returncode}"
+
+
+def _environment(threads, folder):
+    """The worker's environment: this one's, the same thread count for every library, nothing compiled beforehand."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
+        "PYTHONPATH": files.python_path(),
+    }
+    _compile()
+    return environment
+
+
+@functools.cache
+def _compile():
+    """Compile this package once, or the first worker would do it, and that would be counted as its variant's memory."""
+    import compileall
+
+    compileall.compile_dir(files.REPO / "udnet", quiet=2)
+
+
+def _sample(process):
+    """Memory-profiler's samples of a process until it ends: (seconds since the epoch, resident bytes)."""
+    import psutil
+    from memory_profiler import memory_usage
+
+    try:
+        seen = memory_usage(process, interval=SAMPLE_SECONDS, timestamps=True, max_iterations=1)
+    except psutil.NoSuchProcess:  # it ended, and was waited for, between two samples
+        return []
+    return [(at, int(mib * memory.MIB)) for mib, at in seen if mib > 0]
+
+
+def _lines(path):
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+# --- the worker's side ---
+
+
+def main():
+    """Measure the job that the parent describes in the one argument, phase by phase."""
+    job = json.loads(sys.argv[1])
+    end_with_parent()
+    report = Reporter(Path(job["folder"]) / "phases", job["started"])
+    report.interpreter()
+    with report.phase("import"):
+        variant = catalogue.find(job["variant"])
+        for module in variant.imports:
+            __import__(module)
+    with report.phase("load"):
+        network = variant.load(job["threads"], *job["files"])
+    pixels = np.load(Path(job["folder"]) / "picture.npy")
+    if job["timeline"] and hasattr(network, "stages"):
+        network.stages(report.begin_stage)
+    if job["keep_output"]:
+        network = _Keeper(network)
+    with report.phase("first"):
+        enhance(network, pixels)
+        report.end_stage()
+    with report.phase("steady", job["runs"]):
+        for _ in range(job["runs"]):
+            enhance(network, pixels)
+            report.end_stage()
+    if job["keep_output"]:
+        np.save(Path(job["folder"]) / "output.npy", network.output)
+
+
+class _Keeper:
+    """A network that keeps its last output."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, x):
+        self.output = self.network(x)
+        return self.output
+
+
+def end_with_parent():
+    """Be killed by the system when the parent is gone: its end of our standard input then closes.
+
+    A signal from the pipe costs no memory, where a thread that waits would.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        os.read(0, 1)
+    except BlockingIOError:  # nothing there, and nobody has closed it
+        return
+    sys.exit("the parent was gone before the worker began")
+
+
+class Reporter:
+    """Writes a line for each phase and stage as it ends."""
+
+    def __init__(self, path, started):
+        self.path, self.started = path, started
+        self.stage = None
+
+    def interpreter(self):
+        """The first phase: everything from the process's start to here, which no `track()` could surround."""
+        rss, private = memory.resident_and_private()
+        now = time.time()
+        peak = memory.lifetime_peak()
+        record = memory.Record(now - self.started, 0, rss, private, rss - private, peak, sys.platform == "linux")
+        line = {"phase": "interpreter", "runs": 1, "start_seconds": 0.0, "end_seconds": now - self.started}
+        self._write(**line, status="ok", error="", **asdict(record))
+
+    def phase(self, name, runs=1):
+        """A context that measures one phase; a failure inside is reported and ends the worker."""
+        return _Phase(self, name, runs)
+
+    def begin_stage(self, name):
+        """A stage of the network begins, and with it the one before ends."""
+        self.end_stage()
+        tracker = memory.track()
+        self.stage = name, time.time(), tracker, tracker.__enter__()
+
+    def end_stage(self):
+        """The running stage ends, if there is one."""
+        if self.stage is None:
+            return
+        name, start, tracker, record = self.stage
+        tracker.__exit__(None, None, None)
+        self.stage = None
+        self._write(
+            stage=name, start=start - self.started, end=time.time() - self.started, peak_bytes=record.peak_bytes
+        )
+
+    def _write(self, **line):
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class _Phase:
+    def __init__(self, reporter, name, runs):
+        self.reporter, self.name, self.runs = reporter, name, runs
+
+    def __enter__(self):
+        self.start = time.time()
+        self.tracker = memory.track()
+        self.record = self.tracker.__enter__()
+
+    def __exit__(self, kind, error, trace):
+        self.tracker.__exit__(None, None, None)
+        status, message = "ok", ""
+        if error is not None:
+            status = "oom" if out_of_memory(error) else "error"
+            message = f"{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        line = {
+            "phase": self.name,
+            "runs": self.runs,
+            "start_seconds": self.start - self.reporter.started,
+            "end_seconds": time.time() - self.reporter.started,
+        }
+        self.reporter._write(**line, status=status, error=message, **asdict(self.record))
+        if error is not None:
+            sys.exit(1)
+
+
+def out_of_memory(error):
+    """Whether an exception says that memory ran out, in Python's, PyTorch's or ONNX Runtime's words."""
+    words = ("can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+if __name__ == "__main__":
+    main()

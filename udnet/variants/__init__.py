@@ -1,0 +1,1 @@
+"""The named ways to run the model. Rests on tiled."""

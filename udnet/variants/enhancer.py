@@ -1,0 +1,55 @@
+"""A model ready to enhance pictures."""
+
+import importlib.util
+import os
+
+import numpy as np
+
+from udnet import Error
+from udnet.system import memory
+from udnet.variants.catalogue import find, within
+from udnet.variants.variant import enhance
+
+
+class Enhancer:
+    """A loaded network, called with a picture: a Pillow image or a uint8 array, height x width x 3.
+
+    Returns the enhanced picture, same kind and size; `network(x)` takes and returns float32 arrays, batch x 3 x height
+    x width, unclipped. `variant` and `weights` say what runs.
+    """
+
+    def __init__(self, variant, network, weights):
+        self.variant, self.network, self.weights = variant, network, weights
+
+    def __call__(self, picture):
+        if isinstance(picture, np.ndarray):
+            return enhance(self.network, picture)
+        from PIL import Image
+
+        return Image.fromarray(enhance(self.network, np.asarray(picture.convert("RGB"))))
+
+    def __repr__(self):
+        return f"<Enhancer {self.variant.name}, {self.weights.caption}>"
+
+
+def load(variant=None, weights=None, threads=None, memory_limit=None):
+    """A model ready to enhance pictures, as an `Enhancer`.
+
+    `variant` is a name that `udnet variants` lists, or FILE.py:NAME (None: the tiled schedule, by ONNX Runtime where it
+    is installed, else by PyTorch), `weights` a `.pth` or `.onnx` file (None: what is in `data/weights`, else the
+    embedded default), `threads` a number (None: all cores), `memory_limit` what the process may take, for a tiled
+    variant: bytes, or a size such as "512MiB" (None: half of what is free, where no variant is named).
+    """
+    from udnet.network import prepared
+    from udnet.system import guard
+
+    if memory_limit is not None and "@" in (variant or "") and ":" not in variant:
+        raise Error(f"{variant} names a memory limit already: give it once")
+    chosen = find(variant or ("onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"))
+    if memory_limit is not None:
+        chosen = within(chosen, memory.limit_bytes(memory_limit))
+    elif not variant:
+        chosen = within(chosen, guard.free() // 2)
+    found = prepared.find(weights)
+    files = [prepared.prepared(found, form) for form in chosen.forms]
+    return Enhancer(chosen, chosen.load(threads or os.cpu_count(), *files), found)
