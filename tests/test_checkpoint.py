@@ -330,7 +330,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 def test_preparing_imports_no_runtime(own_cache):
     code = (
-        'import sys; from udnet.network import prepared; print(prepared.prepared(prepared.find("seeded"), "inference"));'
+        "import sys; from udnet.network import prepared;"
+        'print(prepared.prepared(prepared.find("seeded"), "inference"));'
         'print(*{"torch", "onnx", "onnxruntime", "pooch", "numpy"} & sys.modules.keys())'
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -159,7 +159,7 @@ def test_a_lever_computes_the_same_in_a_process_of_its_own(name, expected):
 
 # Peaks
 
-SIDE = 192
+SIDE = 256
 MAP = 64 * SIDE**2 * 4  # one activation of 64 channels at full size
 
 

@@ -205,17 +205,9 @@ def test_photographs_that_cannot_be_scored_are_one_line_and_leave_nothing(tmp_pa
 
 def test_the_table_of_means(tmp_path):
     psnr = {"input": (17, 18), "gray world": (18, 17), "default weights": (19, 21), quality.PUBLISHED: (18, 20)}
+    captions = dict.fromkeys(psnr, "") | {"default weights": "weights: some"}
     rows = [
-        (
-            "photographs",
-            name,
-            method,
-            "weights: some" if "weights" in method else "",
-            psnr[method][place],
-            0.7,
-            2.0,
-            0.5,
-        )
+        ("photographs", name, method, captions[method], psnr[method][place], 0.7, 2.0, 0.5)
         for method in psnr
         for place, name in enumerate("ab")
     ]
