@@ -143,7 +143,9 @@ def test_a_change_to_a_measured_value_changes_the_verdict(published, judged, mon
 def test_a_study_without_an_audit_is_one_line(tmp_path, capsys):
     (tmp_path / "machine.json").write_text("{}")
     assert main(["claims", "--study", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "udnet: error: the report was not audited\n"
+    said = capsys.readouterr().err
+    assert said.endswith("the report was not audited: name a study that `udnet reproduce` has made\n")
+    assert said.count("\n") == 1
 
 
 def test_claims_as_json_and_as_text(judged, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from udnet import PARITY_LIMIT, Error, __version__
+from udnet import PARITY_LIMIT, Error, NotMeasured, __version__
 
 
 def main(argv=None):
@@ -369,7 +369,11 @@ def claims(arguments):
     from udnet.trials import tables
 
     done = tables.read(arguments.study or tables.PUBLISHED)
-    for one in claims.judge(done, audit.read(done.folder)):
+    try:
+        found = audit.read(done.folder)
+    except NotMeasured as reason:
+        raise Error(f"{done.folder}: {reason}: name a study that `udnet reproduce` has made") from None
+    for one in claims.judge(done, found):
         print(json.dumps(claims.as_dict(one)) if arguments.json else claims.as_text(one))
 
 
