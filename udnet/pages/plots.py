@@ -68,7 +68,7 @@ def look(variant):
     """Colour and marker of a variant; under another plan or allocator it looks the same."""
     base = variant if variant in LOOKS else re.split("[@+]", variant)[0]
     if base not in LOOKS:  # the first of the reader's own, the second, ...
-        LOOKS[base] = OTHERS[sum(look in OTHERS for look in LOOKS.values()) % len(OTHERS)]
+        LOOKS[base] = OTHERS[sum(taken in OTHERS for taken in LOOKS.values()) % len(OTHERS)]
     return dict(zip(("color", "marker"), LOOKS[base], strict=True))
 
 

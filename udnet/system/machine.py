@@ -4,7 +4,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from udnet.system import files, guard
+from udnet.system import files
 
 
 def processor():
@@ -23,12 +23,6 @@ def huge_pages():
         return text[text.index("[") + 1 : text.index("]")]
     except (OSError, ValueError):
         return "unknown"
-
-
-def can_make_groups():
-    """Whether trials here run under the kernel's own limit."""
-    with guard.limit(guard.safe_limit()) as held:
-        return held.kind == "cgroup"
 
 
 def commit():

@@ -163,8 +163,9 @@ class _Growing:
 
     def parity_problem(self, one):
         """Why a trial's cost is not to be published, or None."""
+        asked = catalogue.find(one.variant).name, Path(one.weights or "").name
         for row in self.parity:
-            same = (row["variant"], row["weights"]) == (catalogue.find(one.variant).name, Path(one.weights or "").name)
+            same = (row["variant"], row["weights"]) == asked
             if same and not row["largest_difference"] <= self.grid.parity_limit:
                 return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
         return None
@@ -207,7 +208,7 @@ def describe(grid, weights=None):
         "processor": machine.processor(),
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
-        "guard": "cgroup" if machine.can_make_groups() else "watchdog",
+        "guard": "cgroup" if guard.ControlGroup.possible() else "watchdog",
         "guard_bytes": guard.safe_limit(),
         "system": platform.system(),
         "kernel": platform.release(),

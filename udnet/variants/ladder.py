@@ -7,6 +7,7 @@ rungs between `pytorch-published` and `pytorch` load the same weights and comput
 from dataclasses import dataclass
 from functools import partial
 
+from udnet.variants.compared import load_onnx
 from udnet.variants.variant import OnnxNetwork, TorchNetwork, Variant
 
 
@@ -88,11 +89,6 @@ def load_onnx_unoptimised(threads, path):
     return OnnxNetwork(path, threads, graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
 
 
-def load_ort(threads, path):
-    """ONNX Runtime's own file format, optimised beforehand: no parser, no optimiser."""
-    return OnnxNetwork(path, threads)
-
-
 def _inference(model):
     return model.InferenceUDnet()
 
@@ -139,7 +135,7 @@ VARIANTS = {
         ),
         _variant("onnx-no-prepacking", "weights are not packed for the processor", load_onnx_no_prepacking, "onnx"),
         _variant("onnx-unoptimised", "the graph is run as it is in the file", load_onnx_unoptimised, "onnx"),
-        _variant("onnx-ort", "ONNX Runtime's own format, optimised beforehand", load_ort, "ort"),
+        _variant("onnx-ort", "ONNX Runtime's own format, optimised beforehand", load_onnx, "ort"),
     )
 }
 
