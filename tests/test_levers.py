@@ -192,7 +192,7 @@ def peak():
 )
 def test_a_peak_is_lower_by_the_maps_that_are_not_made(lever, without, maps, peak):
     saved = (peak(f"lever.{without}") - peak(f"lever.{lever}")) / MAP
-    assert saved >= 0.9 * maps, "a tenth is the allocator's"
+    assert saved > maps - 0.25, "single peaks of one setting lie up to a sixth of a map apart"
 
 
 # Measuring and reading
