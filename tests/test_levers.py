@@ -161,6 +161,7 @@ def test_a_lever_computes_the_same_in_a_process_of_its_own(name, expected):
 
 SIDE = 256
 MAP = 64 * SIDE**2 * 4  # one activation of 64 channels at full size
+PEAKS = 6  # the least of them counts: those of one setting lie up to a sixth of a map apart, by the allocator's chance
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +170,9 @@ def peak():
 
     def of(name):
         if name not in known:
-            result = trial.run(trial.Trial(name, SIDE, SIDE, 2, runs=1, weights="seeded"))
-            assert result.error == ""
-            known[name] = max(row["peak_bytes"] for row in result.rows)
+            results = [trial.run(trial.Trial(name, SIDE, SIDE, 2, runs=1, weights="seeded")) for _ in range(PEAKS)]
+            assert {result.error for result in results} == {""}
+            known[name] = min(max(row["peak_bytes"] for row in result.rows) for result in results)
         return known[name]
 
     return of
@@ -192,7 +193,7 @@ def peak():
 )
 def test_a_peak_is_lower_by_the_maps_that_are_not_made(lever, without, maps, peak):
     saved = (peak(f"lever.{without}") - peak(f"lever.{lever}")) / MAP
-    assert saved > maps - 0.25, "single peaks of one setting lie up to a sixth of a map apart"
+    assert saved >= 0.9 * maps, "a tenth is the allocator's"
 
 
 # Measuring and reading
