@@ -13,7 +13,7 @@ import torch
 from udnet import Error
 from udnet.analysis import arithmetic
 from udnet.network import export, prepared
-from udnet.pictures import images, reference
+from udnet.pictures import images, photographs, reference
 from udnet.system import guard
 from udnet.system.memory import MIB
 from udnet.tiled import kernels, plans, schedule
@@ -45,7 +45,7 @@ def tiled(files):
 def planned(network, columns, rows, kept):
     """The network with a plan of such strips; `kept`: of each in turn."""
 
-    def plan(height, width):
+    def plan(height, width, beside=0):
         edges = sorted({*range(0, width, columns), width})
         strips = tuple((own, kept[place % len(kept)]) for place, own in enumerate(itertools.pairwise(edges)))
         return plans.Plan(height, width, strips, rows, threads=2)
@@ -192,6 +192,30 @@ def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):
         network(np.zeros((1, 3, 64, 64), np.float32))
     network.limit = int(str(refused.value).split(" ")[5]) * MIB
     assert network.plan(64, 64).bytes <= network.limit - network.floor, "the limit that was said is enough"
+
+
+def test_what_is_beside_a_picture_is_kept_free(files):
+    network = compared.load_onnx_tiled(2, files["stages"], limit=1024 * MIB)
+    without, beside = network.plan(1024, 1024), 200 * MIB
+    with_alpha = network.plan(1024, 1024, beside)
+    assert with_alpha.bytes + beside <= network.limit - network.floor < without.bytes + beside
+    network.limit -= beside
+    assert network.plan(1024, 1024) == with_alpha
+
+
+def test_reading_and_writing_keep_within_the_limit(files):
+    """What its decoder holds of a photograph can be more than the leanest plan."""
+    network = compared.load_onnx_tiled(2, files["stages"], limit=1024 * MIB)
+    header = photographs.Header(1000, 500, in_and_out=2000 * MIB, beside=7 * MIB)
+    with pytest.raises(Error, match=r"its process takes at least [\d,]+ MiB: raise the memory limit") as refused:
+        network.plan_for(header)
+    network.limit = int(str(refused.value).split(" ")[5].replace(",", "")) * MIB
+    assert network.floor + header.in_and_out + header.beside < network.limit
+    plan = network.plan_for(header)
+    assert (plan.height, plan.width) == (1000, 504)
+    network.limit -= MIB
+    with pytest.raises(Error, match="at least"):
+        network.plan_for(header)
 
 
 def test_a_limit_is_given_once():

@@ -12,7 +12,7 @@ from PIL import Image
 
 import udnet
 from udnet import Error
-from udnet.pictures import reference
+from udnet.pictures import photographs, reference
 from udnet.system import guard, memory
 from udnet.trials import trial
 from udnet.variants import catalogue, compared, enhancer
@@ -121,12 +121,42 @@ def test_a_grey_image_comes_back_in_colour(same):
     assert image.getpixel((5, 5)) == (128, 128, 128)
 
 
+def test_an_image_is_turned_and_keeps_its_alpha(same, tmp_path):
+    stored = np.dstack([reference.picture(20, 30), np.arange(600, dtype=np.uint8).reshape(20, 30)])
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(stored).save(tmp_path / "in.png", exif=exif)
+    with Image.open(tmp_path / "in.png") as image:
+        np.testing.assert_array_equal(np.asarray(same(image)), np.rot90(stored, -1))
+    enhanced = same(photographs.read(tmp_path / "in.png"))
+    assert isinstance(enhanced, photographs.Picture)
+    np.testing.assert_array_equal(enhanced.pixels, np.rot90(stored[..., :3], -1))
+    np.testing.assert_array_equal(enhanced.alpha, np.rot90(stored[..., 3], -1))
+
+
+@pytest.fixture(scope="module")
+def tiled():
+    return enhancer.load("onnx-tiled", "seeded", threads=1)
+
+
+@pytest.mark.parametrize("schedule", ["same", "tiled"])
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)]
+    "wrong",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        *(np.zeros((8, 8, 3), kind) for kind in ("float32", "uint16", "int8", "bool", "object")),
+        np.ma.zeros((8, 8, 3), np.uint8),
+        [[[1, 2, 3]]],
+        None,
+        "photo.jpg",
+    ],
+    ids=lambda wrong: f"{type(wrong).__name__} {getattr(wrong, 'dtype', '')}",
 )
-def test_no_picture(same, wrong):
-    with pytest.raises(Error, match="give uint8, height x width x 3"):
-        same(wrong)
+def test_no_picture(schedule, wrong, request):
+    with pytest.raises(Error, match="uint8"):
+        request.getfixturevalue(schedule)(wrong)
 
 
 def test_an_enhancer_says_what_it_is(same):

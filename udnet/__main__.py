@@ -168,22 +168,21 @@ def enhance(arguments):
     """Enhance a photograph, or every one in a folder; sizes, names and transparency are kept."""
     from tqdm import tqdm
 
-    from udnet.pictures import images
     from udnet.system.memory import mib
     from udnet.variants.enhancer import load
 
     if not arguments.photo.exists():
         raise Error(f"no photograph {arguments.photo}")
     enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit)
+    from udnet.pictures import folders  # with Pillow, which is no part of what the network plans on
 
-    def tell(source, pixels):
+    def begin(source, header):
         if enhancer.variant.schedule == "tiled":
-            plan = enhancer.network.plan_for(pixels)
-            size = "{}x{}".format(*pixels.shape[:2])
-            peak = mib(enhancer.network.floor + plan.bytes)
+            plan = enhancer.network.plan_for(header)
+            size, peak = f"{header.height}x{header.width}", mib(enhancer.network.floor + plan.bytes + header.beside)
             tqdm.write(f"{source}: {size}, {enhancer.variant.name} in {plan}; about {peak} in all", file=sys.stderr)
 
-    failures = images.enhance_path(enhancer, arguments.photo, arguments.out, tell=tell)
+    failures = folders.enhance_path(enhancer, arguments.photo, arguments.out, begin=begin)
     if not failures:
         print(f"{arguments.out}: {enhancer.variant.name}, {enhancer.weights.caption}")
     return 1 if failures else 0

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from udnet import Error, NotMeasured
 from udnet.analysis import scaling
 from udnet.network import prepared
-from udnet.pictures import images, metrics, scenes
+from udnet.pictures import metrics, photographs, scenes
+from udnet.pictures.folders import REFERENCE
 from udnet.system import files
 from udnet.variants.enhancer import load
 
@@ -90,14 +91,16 @@ def _scene(seed):
 
 def _photographs(folder):
     """The photographs of a folder, each read once to see that it can be scored: (set, name), what reads it again."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in images.KINDS and path.name[0] != "."]
+    paths = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in photographs.KINDS and path.name[0] != "."
+    ]
     stem, times = Counter(path.stem for path in paths).most_common(1)[0] if paths else ("", 0)
     if times > 1:
         raise Error(f"{folder}: {times} photographs with the name {stem}: rename all but one")
     known, found = {path.stem: path for path in paths}, []
     for name, path in known.items():
-        if not name.endswith(images.REFERENCE):
-            found.append((("photographs", name), partial(_pair, path, known.get(name + images.REFERENCE))))
+        if not name.endswith(REFERENCE):
+            found.append((("photographs", name), partial(_pair, path, known.get(name + REFERENCE))))
             found[-1][1]()
     if not found:
         raise Error(f"{folder}: no photographs in it: name a folder with some")
@@ -106,12 +109,12 @@ def _photographs(folder):
 
 def _pair(path, reference):
     """A photograph and its reference, which not every one has; `Error` where they cannot be compared."""
-    pixels = images.read(path).pixels
+    pixels = photographs.read(path).pixels
     if min(pixels.shape[:2]) < LEAST:
         raise Error(f"{path}: a side of less than {LEAST} pixels cannot be scored: take it out of the folder")
     if reference is None:
         return pixels, None
-    expected = images.read(reference).pixels
+    expected = photographs.read(reference).pixels
     if expected.shape != pixels.shape:
         sizes = " and ".join("{}x{}".format(*one.shape[:2]) for one in (pixels, expected))
         raise Error(f"{path} and {reference} differ in size ({sizes}): make them the same")

@@ -73,17 +73,22 @@ class TiledNetwork:
         self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in names}
         self.floor = memory.resident() + kernels.START
 
-    def plan_for(self, pixels):
-        """The `Plan` for a picture in bytes, height x width x 3."""
-        return self.plan(*images.padded_size(*pixels.shape[:2]))
+    def plan_for(self, header):
+        """The `Plan` for a photograph by its `Header`; `Error` where reading or enhancing it goes over the limit."""
+        return self.plan(*images.padded_size(header.height, header.width), header.beside, header.in_and_out)
 
-    def plan(self, height, width):
-        """The `Plan` for a picture; `Error` where nothing keeps within the limit."""
+    def plan(self, height, width, beside=0, around=0):
+        """The `Plan` for a picture; `Error` where nothing keeps within the limit.
+
+        `beside`: bytes that the process holds beside it; `around`: what it holds at once before or after.
+        """
+        leanest = plans.leanest(height, width, self.threads)
         if self.limit is None:
-            return plans.leanest(height, width, self.threads)
-        found = plans.fit(height, width, self.threads, plans.usable(self.limit) - self.floor)
-        if found is None:
-            least = plans.limit_for(self.floor + plans.leanest(height, width, self.threads).bytes)
+            return leanest
+        budget = plans.usable(self.limit - beside) - self.floor
+        found = plans.fit(height, width, self.threads, budget)
+        if found is None or around > budget:
+            least = plans.limit_for(self.floor + max(leanest.bytes, around)) + beside
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
@@ -109,8 +114,11 @@ class TiledNetwork:
 
         return out, self._run(*x.shape[1:], read, write, kernels)
 
-    def enhance(self, pixels):
-        """One picture, uint8 height x width x 3, to the same: nothing of its size is ever held in floats."""
+    def enhance(self, pixels, beside=0):
+        """One picture, uint8 height x width x 3, to the same: nothing of its size is ever held in floats.
+
+        `beside`: bytes that the process holds beside the picture, which the limit has to hold as well.
+        """
         down, across = (images.reflected(side) for side in pixels.shape[:2])
         out = memory.fresh(pixels.shape, pixels.dtype)
 
@@ -122,11 +130,11 @@ class TiledNetwork:
             target = out[slice(*rows), slice(*columns)]
             target[:] = images.to_pixels(values[None], *target.shape[:2])
 
-        self._run(len(down), len(across), read, write)
+        self._run(len(down), len(across), read, write, beside=beside)
         return out
 
-    def _run(self, height, width, read, write, kernels=None):
-        plan = self.plan(height, width)
+    def _run(self, height, width, read, write, kernels=None, beside=0):
+        plan = self.plan(height, width, beside)
         with (
             ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
             _progress(plan) as advance,

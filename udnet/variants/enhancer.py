@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from udnet.variants.variant import enhance
 
 
 class Enhancer:
-    """A loaded network, called with a picture: a Pillow image or a uint8 array, height x width x 3.
+    """A loaded network, called with a picture: a uint8 array, height x width x 3, or a Pillow image of any mode.
 
-    Returns the enhanced picture, same kind and size; `network(x)` takes and returns float32 arrays, batch x 3 x height
-    x width, unclipped. `variant` and `weights` say what runs.
+    Returns the enhanced picture, same kind and size; an image upright, as RGB or RGBA. `network(x)` takes and returns
+    float32 arrays, batch x 3 x height x width, unclipped. `variant` and `weights` say what runs.
     """
 
     def __init__(self, variant, network, weights):
@@ -24,9 +25,11 @@ class Enhancer:
     def __call__(self, picture):
         if isinstance(picture, np.ndarray):
             return enhance(self.network, picture)
-        from PIL import Image
+        from udnet.pictures import photographs
 
-        return Image.fromarray(enhance(self.network, np.asarray(picture.convert("RGB"))))
+        given = picture if isinstance(picture, photographs.Picture) else photographs.of(picture)
+        done = replace(given, pixels=enhance(self.network, given.pixels, given.beside))
+        return done if given is picture else done.image
 
     def __repr__(self):
         return f"<Enhancer {self.variant.name}, {self.weights.caption}>"

@@ -90,11 +90,15 @@ def inference_module(path, form=None):
     return module
 
 
-def enhance(network, pixels):
-    """One picture through a network: uint8 height x width x 3 in and out; any size, padded and cropped back."""
+def enhance(network, pixels, beside=0):
+    """One picture through a network: uint8 height x width x 3 in and out; any size, padded and cropped back.
+
+    `beside`: bytes that the process holds beside the picture, for a network that plans by a memory limit.
+    """
     from udnet.pictures import images
 
+    images.need_pixels(pixels)
     if hasattr(network, "enhance"):
-        return network.enhance(pixels)
+        return network.enhance(pixels, beside)
     height, width = pixels.shape[:2]
     return images.to_pixels(network(images.to_batch(pixels)), height, width)

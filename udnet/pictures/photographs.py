@@ -1,0 +1,442 @@
+"""Photographs in and out: a file, or a Pillow image of any mode, becomes upright 8-bit sRGB; and back.
+
+There is one way in. A file that is read and a Pillow image in memory give the same picture, and the header of a file
+tells what reading it will hold, before anything is decoded. A picture is turned and converted some rows at a time: at
+no moment is it there more often than as its decoder leaves it and as the network takes it.
+"""
+
+import io
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+
+from udnet import Error
+from udnet.pictures.images import MAX_PIXELS, PictureError, need_pixels
+from udnet.system.files import replacing
+from udnet.system.memory import fresh
+
+KINDS = {  # what a suffix stands for
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+}
+RAW = {  # what cameras leave to be developed
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw"),
+    *(".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
+
+_OPTIONS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "PNG": {},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+    "WEBP": {"quality": 95},
+    "BMP": {},
+}
+_WITH_ALPHA = {"PNG", "TIFF", "WEBP"}
+_WITH_EXIF = {"JPEG", "PNG", "WEBP"}  # a TIFF's tags describe its own layout as well, so they stay with it
+_EXIF_BYTES = {"JPEG": 65_533}  # what a format holds of them
+_SIDES = {"JPEG": 65_535, "WEBP": 16_383}  # pixels that a format holds in a row or a column
+_WRITING = {"JPEG": 4, "PNG": 4, "TIFF": 4, "WEBP": 14, "BMP": 4}  # bytes a pixel that Pillow and its encoder hold
+_PIECE = 1 << 18  # pixels that are converted at once
+_LONG = PngImagePlugin.MAX_TEXT_MEMORY  # bytes of one unpacked text or profile of a PNG; Pillow alone takes 1 MiB
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 258, 259, 262  # tags of a TIFF
+_ROWS_PER_STRIP, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES = 278, 279, 322, 323, 325
+_SUB_IFDS, _DNG_VERSION = 330, 50706
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A photograph as the network takes it, and what goes round the network."""
+
+    pixels: np.ndarray  # height x width x 3, uint8, sRGB, upright
+    alpha: np.ndarray | None = None  # height x width, uint8
+    exif: bytes = b""  # date, place and camera; no orientation, no thumbnail
+    source: Path | None = None
+
+    @property
+    def beside(self):
+        """Bytes that are held beside the pixels while they are enhanced."""
+        return 0 if self.alpha is None else self.alpha.nbytes
+
+    @property
+    def image(self):
+        """A Pillow image of it, RGB or RGBA."""
+        image = Image.fromarray(self.pixels)
+        if self.alpha is not None:
+            image.putalpha(Image.fromarray(self.alpha))
+        return image
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file tells before it is decoded: the sides of the upright picture, and bytes of memory."""
+
+    height: int
+    width: int
+    in_and_out: int  # bytes held at once while it is read or while it is written, whichever is more
+    beside: int  # bytes held beside the pixels while they are enhanced
+
+
+# --- reading ---
+
+
+def header(path, out):
+    """The `Header` of a file that is to be enhanced into the file `out`.
+
+    `PictureError` as for `read`, for whatever the header shows already, and as for `write`.
+    """
+    kind = target(out, path)
+    with _opened(path) as image:
+        height, width = image.height, image.width
+        if _orientation(image) in _SIDEWAYS and not _says_upright(image):
+            height, width = width, height
+        target(out, path, (height, width))
+        alpha = _has_alpha(image) * height * width
+        pixels = 3 * height * width + alpha
+        reading = _held(image) + max(_decoding(image), pixels)
+        return Header(height, width, max(reading, pixels + _WRITING[kind] * height * width), alpha)
+
+
+def read(path):
+    """A photograph from a JPEG, PNG, TIFF, WebP or BMP file: the first frame, upright, as 8-bit sRGB.
+
+    Grey, palette, 16-bit, 1-bit and CMYK pictures become RGB; transparency is kept apart as alpha. An embedded colour
+    profile is followed; where there is none, or a broken one, the colours are taken for sRGB. `PictureError` for what
+    cannot be read, and for more than `MAX_PIXELS`, which the header tells before anything is decoded.
+    """
+    with _opened(path) as image:
+        return _decode(image, Path(path))
+
+
+def of(image):
+    """A photograph from a Pillow image of any mode, by the same rules as from its file; `PictureError` likewise."""
+    if not isinstance(image, Image.Image):
+        need_pixels(image)
+        return Picture(image)
+    with _refusing("the image"):
+        _check(image)
+        return _decode(image)
+
+
+@contextmanager
+def _opened(path):
+    """A file's Pillow image, checked as far as its header goes."""
+    path = Path(path)
+    with _refusing(path):
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
+            raise PictureError(f"{what}: name a picture")
+        with Image.open(path, formats=list(_OPTIONS)) as image:
+            _check(image, path.suffix)
+            yield image
+
+
+@contextmanager
+def _refusing(name):
+    """Whatever is raised about a picture becomes a `PictureError` that begins with its name, and nothing else."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow's complaints land on stderr
+    try:
+        with warnings.catch_warnings(action="ignore"), _long_texts():
+            yield
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error.__cause__
+    except Image.DecompressionBombError as error:
+        limit = MAX_PIXELS // 1_000_000
+        raise PictureError(f"{name}: more than {limit} megapixels: make it smaller, or cut it up, first") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: empty, cut short, or not a {format_names()} picture: convert it to one") from error
+    except MemoryError as error:
+        raise PictureError(f"{name}: not enough memory to read it: make it smaller first") from error
+    except Exception as error:  # a damaged file can raise anything inside a decoder
+        if isinstance(error, OSError) and error.strerror:
+            raise PictureError(f"{name}: cannot be opened ({line(error)}): check its name and permissions") from error
+        raise PictureError(f"{name}: damaged or cut short ({line(error)}): get a whole copy of it") from error
+
+
+@contextmanager
+def _long_texts():
+    """Pillow takes the long texts and profiles that editors write into a PNG."""
+    before, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _LONG
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK = before
+
+
+def _check(image, suffix=""):
+    """Refuse what the header shows already."""
+    if not image.width * image.height:
+        raise PictureError(f"{image.width}x{image.height} pixels: give one with some")
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if image.mode in ("I", "F"):
+        raise PictureError("32-bit values have no agreed white: save it with 8 or 16 bits")
+    tags = getattr(image, "tag_v2", {})
+    preview = _DNG_VERSION in tags or (tags.get(_SUBFILE, 0) & 1 and _SUB_IFDS in tags)
+    if preview or suffix.lower() in RAW:
+        raise PictureError(
+            "a camera's raw file, of which only a preview can be read: develop it to a TIFF or JPEG first"
+        )
+
+
+def _held(image):
+    """Bytes of an opened image as Pillow holds it decoded, with the texts and profiles of its file."""
+    size = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
+    return image.width * image.height * size + sum(len(v) for v in image.info.values() if isinstance(v, str | bytes))
+
+
+def _decoding(image):
+    """Bytes that a decoder holds beside that, until it is through."""
+    pixels = image.width * image.height
+    if image.format == "WEBP":  # its file, the canvas of this frame and of the one before, and what it hands over
+        return 12 * pixels + os.path.getsize(image.filename)
+    if image.format == "TIFF":
+        tags, turned = image.tag_v2, (_orientation(image) != 1) * _held(image)
+        if tags.get(_COMPRESSION, 1) == 1:
+            return turned
+        across, down = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, tags.get(_ROWS_PER_STRIP, 1 << 32))
+        unpacked = across * min(down, max(image.size)) * sum(tags.get(_BITS, (1,))) // 8  # of a strip, or a tile
+        return max(turned, unpacked + max(tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES, (0,)))))
+    if image.info.get("progressive"):  # libjpeg keeps the coefficients of the whole picture, two bytes each
+        most = max(across * down for _, across, down, _ in image.layer)
+        return 2 * pixels * sum(across * down for _, across, down, _ in image.layer) // most
+    return 0
+
+
+def _decode(image, source=None):
+    """A `Picture` from a Pillow image: loaded, then turned and converted some rows at a time."""
+    with _silence(image.format):
+        image.load()
+    notes = _notes(image) if "exif" in image.info else b""
+    turn = _orientation(image)
+    height, width = (image.width, image.height) if turn in _SIDEWAYS else (image.height, image.width)
+    pixels = fresh((height, width, 3), np.uint8)
+    alpha = fresh((height, width), np.uint8) if _has_alpha(image) else None
+    as_stored = [None if one is None else _TURNED[turn](one) for one in (pixels, alpha)]
+    scaled, plain = _scale(image), _PLAIN.get(image.mode, "RGB")
+    to_srgb = _transform(image.info.get("icc_profile"), plain)
+    step = max(1, _PIECE // image.width)
+    for top in range(0, image.height, step):
+        rows = slice(top, min(top + step, image.height))
+        piece = scaled(image.crop((0, rows.start, image.width, rows.stop)))
+        if piece.mode in ("RGBa", "La"):  # premultiplied
+            piece = piece.convert(piece.mode[:-1] + "A")
+        if alpha is not None:
+            as_stored[1][rows] = piece.convert("RGBA").getchannel("A")
+        as_stored[0][rows] = to_srgb(piece if piece.mode == plain else piece.convert(plain))
+    return Picture(pixels, alpha, notes, source)
+
+
+def _says_upright(image):
+    """Whether Pillow turns it by itself and tells the upright size beforehand, as of a TIFF whose tag says so."""
+    return ExifTags.Base.Orientation in getattr(image, "tag_v2", {})
+
+
+def _orientation(image):
+    """How the camera was held, by EXIF's numbers; 1, upright, where that is not said."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # malformed notes are no reason to lose the picture
+        return 1
+    return found if found in _TURNED else 1
+
+
+_PLAIN = {  # the mode that a piece is converted to before its profile is followed; RGB for all others
+    **dict.fromkeys(("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"), "L"),
+    "CMYK": "CMYK",
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_TURNED = {  # by EXIF's orientation: an upright array, seen as the file stores it
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright.swapaxes(0, 1)[::-1],
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+}
+
+
+def _scale(image):
+    """A function that makes 8 bits of a piece of 16-bit grey, which Pillow's own conversion cuts off at 255."""
+    if not image.mode.startswith("I;16"):
+        return lambda piece: piece
+    tags = getattr(image, "tag_v2", {})
+    white = 4095 if tags.get(_BITS) == (12,) else 65_535
+    inverted = tags.get(_PHOTOMETRIC) == 0  # 0 is white, which Pillow minds with 8 bits alone
+
+    def scaled(piece):
+        values = np.asarray(piece).astype(np.uint32)
+        values = white - values if inverted else values
+        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
+
+    return scaled
+
+
+def _has_alpha(image):
+    return image.has_transparency_data and not image.mode.startswith("I;16")
+
+
+def _transform(profile, mode):
+    """A function to sRGB from a piece of a mode, by a colour profile (bytes or None) where that fits it."""
+    if profile:
+        try:
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            change = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
+            return lambda piece: ImageCms.applyTransform(piece, change)
+        except (ImageCms.PyCMSError, OSError):
+            pass
+    return lambda piece: piece.convert("RGB")
+
+
+@contextmanager
+def _silence(kind):
+    """The system's stderr led nowhere for a while: libtiff writes its complaints there, past Pillow and Python."""
+    if kind != "TIFF":
+        yield
+        return
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+# --- what the camera noted ---
+
+
+def _notes(image):
+    """EXIF without what no longer holds: the orientation, which is applied, and the thumbnail of the old picture.
+
+    What cannot be written again is left out.
+    """
+    try:
+        return _writable(image.getexif()).tobytes()
+    except Exception:  # malformed notes are no reason to lose the picture
+        return b""
+
+
+def _writable(exif):
+    """EXIF with those of its notes alone that can be written, each on its own, in its directories too."""
+    kept = Image.Exif()
+    for tag, value in exif.items():
+        if tag == ExifTags.Base.Orientation:
+            continue
+        if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            value = {inner: one for inner, one in exif.get_ifd(tag).items() if _can_be_written({inner: one})}
+        if _can_be_written({tag: value}):
+            kept[tag] = value
+    return kept
+
+
+def _can_be_written(notes):
+    exif = Image.Exif()
+    exif.update(notes)
+    try:
+        return bool(exif.tobytes())
+    except Exception:
+        return False
+
+
+def _fitted(notes, most):
+    """EXIF of at most so many bytes, the largest notes left out, and how many those are."""
+    exif, left_out = Image.Exif(), 0
+    exif.load(notes)
+    folders = [exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if tag in exif)]
+    while len(exif.tobytes()) > most:
+        sizes = [(_size(value), tag, folder) for folder in folders for tag, value in folder.items()]
+        _, tag, folder = max(sizes, key=lambda one: one[:2])
+        del folder[tag]
+        left_out += 1
+    return exif.tobytes(), left_out
+
+
+def _size(value):
+    return len(value) if isinstance(value, str | bytes | tuple) else 1
+
+
+# --- writing ---
+
+
+def write(picture, path):
+    """Write a `Picture` whole or not at all, in the format that the suffix names; missing folders are made.
+
+    JPEG and WebP at quality 95, PNG, TIFF and BMP lossless, all untagged sRGB. JPEG and BMP have no alpha: it is
+    dropped and the colours stay as they are. Returns how many of the camera's notes the format had no room for.
+    `PictureError` for what `target` refuses, and when the system refuses.
+    """
+    path = Path(path)
+    kind = target(path, picture.source, picture.pixels.shape)
+    options, left_out = dict(_OPTIONS[kind]), 0
+    try:
+        if picture.exif and kind in _WITH_EXIF:
+            options["exif"], left_out = picture.exif, 0
+            if kind in _EXIF_BYTES:
+                options["exif"], left_out = _fitted(picture.exif, _EXIF_BYTES[kind])
+        image = picture.image if kind in _WITH_ALPHA else Image.fromarray(picture.pixels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part, _silence(kind), _file(part, kind) as file:
+            image.save(file, kind, **options)
+    except Error as error:
+        raise PictureError(str(error)) from error
+    except Exception as error:  # the format's own limits, memory
+        raise PictureError(f"{path}: cannot be written ({line(error)}): name another file or format") from error
+    return left_out
+
+
+class _Plain(io.FileIO):
+    """A file without a descriptor for Pillow, whose encoders write to one without minding whether all of it fits."""
+
+    def fileno(self):
+        raise io.UnsupportedOperation
+
+
+def _file(path, kind):
+    """Where Pillow writes a picture. libtiff minds, and without a descriptor it would keep the whole file in memory."""
+    return open(path, "w+b") if kind == "TIFF" else io.BufferedWriter(_Plain(path, "w"))
+
+
+def target(path, source=None, shape=None):
+    """The format that a target's suffix names; `PictureError` where a picture cannot be written to it.
+
+    `source`: the file that the picture is made from; `shape`: begins with its height and width.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        raise PictureError(f"{path}: a folder: name a file to write")
+    if path.suffix.lower() not in KINDS:
+        raise PictureError(f"{path}: no picture format has this suffix: end the name with {', '.join(KINDS)}")
+    if source and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise PictureError(f"{path}: would overwrite the picture it is made from: name another file")
+    kind = KINDS[path.suffix.lower()]
+    if shape and max(shape[:2]) > _SIDES.get(kind, max(shape[:2])):
+        size, most = "{}x{}".format(*shape[:2]), _SIDES[kind]
+        raise PictureError(f"{path}: {kind} holds sides of {most:,} pixels at most, not {size}: name a .png or .tif")
+    return kind
+
+
+def format_names():
+    """The formats in words."""
+    *others, last = _OPTIONS
+    return f"{', '.join(others)} or {last}"
+
+
+def line(error):
+    """What an exception says, in one line."""
+    return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
