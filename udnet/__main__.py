@@ -267,10 +267,11 @@ def measure(arguments):
     from tqdm import tqdm, trange
 
     from udnet.pictures import images
+    from udnet.system import machine
     from udnet.trials import trial
 
     height, width = images.parse_size(arguments.size)
-    threads = arguments.threads or os.cpu_count()
+    threads = machine.threads(arguments.threads)
     one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights)
     failed = False
     for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):
