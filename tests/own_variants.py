@@ -86,6 +86,10 @@ def crash(x):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def killed(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def leave(x, code=0):
     os._exit(code)
 
@@ -143,6 +147,7 @@ FAILS = variant("fails", fail)
 NO_MEMORY = variant("no-memory", no_memory)
 CHATTERS = variant("chatters", chatter)
 CRASHES = variant("crashes", crash)
+KILLED = variant("killed", killed)
 LEAVES = variant("leaves", leave)
 BREEDS = variant("breeds", breed)
 LEAVES_LATE = variant("leaves-late", same, load=load_and_leave_late)

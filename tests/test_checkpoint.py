@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from udnet import Error, __version__
 from udnet.network import checkpoint, model, prepared
 from udnet.network.checkpoint import CheckpointError
-from udnet.system import files
+from udnet.system import files, guard
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +220,16 @@ def test_strip_keeps_the_output_and_a_twentieth_of_the_bytes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full.pth", "inference.pth"]
 
 
+def test_strip_onto_its_source_is_refused(tmp_path, state):
+    path, link = save(state, tmp_path / "w.pth"), tmp_path / "link.pth"
+    link.symlink_to(path)
+    before = path.read_bytes()
+    for out in (path, link):
+        with pytest.raises(Error, match="itself"):
+            checkpoint.strip(path, out)
+    assert path.read_bytes() == before and link.is_symlink()
+
+
 def test_the_bytes_depend_on_the_tensors_alone(tmp_path, state):
     checkpoint.save(state, tmp_path / "one.pth")
     checkpoint.save(prepared.seeded(), tmp_path / "another.pth")
@@ -319,6 +329,21 @@ def test_a_form_that_cannot_be_made_is_one_line(tmp_path, own_cache, state):
 def test_nothing_is_left_of_a_form_that_cannot_be_made(tmp_path, own_cache, at_once, state, form):
     lacks(tmp_path, state, form)
     assert not [path for path in own_cache.rglob("*") if path.is_file()]
+
+
+def test_a_cache_below_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UDNET_CACHE", "~/made")
+    assert prepared.cache_folder() == tmp_path / "made"
+
+
+def test_a_form_whose_process_the_kernel_killed_says_so(monkeypatch, own_cache):
+    kills = iter(range(9))
+    monkeypatch.setattr(guard, "kernel_kills", lambda: next(kills))
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(prepared.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(CheckpointError, match="out of memory: killed by the kernel"):
+        prepared.find("seeded")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
 """The commands, as a user gives them: answers, exit codes, and one line for what is wrong."""
 
+import io
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 
@@ -19,6 +23,9 @@ from udnet.trials.tables import PHASE_COLUMNS
 from udnet.trials.trial import PHASES
 from udnet.variants import catalogue
 from udnet.variants.compared import VARIANTS
+
+with_shell = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
+with_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
 # Wrong requests
 
@@ -176,7 +183,7 @@ def test_variants_are_listed(capsys):
     assert max(map(len, said.splitlines())) <= 100
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@with_shell
 def test_a_reader_that_goes_away():
     with subprocess.Popen(
         [sys.executable, "-m", "udnet", "variants"], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -184,6 +191,108 @@ def test_a_reader_that_goes_away():
         command.stdout.close()
         assert command.stderr.read() == b""
     assert command.returncode == 1
+
+
+# Streams and signals
+
+
+def shell(command, **options):
+    """A command of the program under a shell that closes or fills its streams."""
+    line = f"exec {shlex.quote(sys.executable)} -m udnet {command}"
+    return subprocess.run(["sh", "-c", line], cwd=REPO, capture_output=True, text=True, **options)
+
+
+@with_shell
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(folder, closed):
+    """The photograph is then not the file that complaints go to."""
+    Image.new("RGB", (16, 16)).save(folder / "photo.tif")
+    done = shell(f"enhance {folder / 'photo.tif'} {folder / 'out.png'} --variant {own('SAME')} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Image.open(folder / "out.png").size == (16, 16)
+    assert shell(f"enhance {folder / 'absent.tif'} {folder / 'no.png'} {closed}").returncode == 2
+
+
+@with_shell
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "variants"])
+def test_output_that_cannot_be_written_is_one_line(command, unbuffered):
+    done = shell(f"{command} >/dev/full", env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    assert (done.returncode, done.stderr) == (1, "udnet: error: No space left on device\n")
+
+
+def test_a_closed_stream_of_python_is_opened_again(monkeypatch, tmp_path):
+    for name in ("stdout", "stderr"):
+        closed = (tmp_path / name).open("w")
+        closed.close()
+        monkeypatch.setattr(sys, name, closed)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["enhnace"]) == 2
+    assert not (sys.stdout.closed or sys.stderr.closed) and sys.stdin is not None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_a_name_that_output_cannot_encode_is_printed_all_the_same(monkeypatch, encoding):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(publish, "draw", lambda study, out: [os.fsdecode(b"\xffa.svg"), "\u6d77.svg"])
+    assert main(["figures"]) == 0
+    assert out.buffer.getvalue().startswith(b"\\udcffa.svg")
+    assert main(["check", os.fsdecode(b"\xff\nb.pth")]) == 2
+    err.flush()
+    assert err.buffer.getvalue() == b"udnet: error: \\udcff\\nb.pth: there is no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "some/file"), "some/file: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("words"), "words"),
+        (MemoryError(), "out of memory: free some, or ask for less, as with --memory-limit"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys, error, said):
+    def draw(*_):
+        raise error
+
+    monkeypatch.setattr(publish, "draw", draw)
+    assert main(["figures"]) == 1
+    assert capsys.readouterr().err == f"udnet: error: {said}\n"
+
+
+@with_signals
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_program_as_an_exception_does(monkeypatch, name, code):
+    number, put_away = getattr(signal, name), []
+
+    def draw(*_):
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)  # a second one is too late
+            put_away.append(True)
+
+    monkeypatch.setattr(publish, "draw", draw)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["figures"])
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == code and put_away == [True]
+
+
+@with_signals
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    monkeypatch.setattr(publish, "draw", lambda *_: signal.raise_signal(signal.SIGHUP) or [])
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert main(["figures"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def measured(capsys, *arguments):

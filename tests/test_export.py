@@ -101,6 +101,14 @@ def test_bad_requests_are_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_export_onto_its_own_weights_is_refused(exported, tmp_path):
+    path = tmp_path / "w.onnx"
+    shutil.copy(exported, path)
+    with pytest.raises(Error, match="itself"):
+        export.export(path, path)
+    assert path.read_bytes() == exported.read_bytes()
+
+
 def test_check_compares_at_each_size(exported, monkeypatch):
     monkeypatch.setattr(prepared, "CHECK_SIZES", ((1, 24, 40), (2, 32, 16)))
     rows = list(prepared.check("seeded"))

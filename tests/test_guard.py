@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from udnet.system import guard
+from udnet.system import guard, machine
 from udnet.system.guard import MIB, ControlGroup, Watchdog
 
 GROW = """
@@ -35,7 +36,7 @@ def run(held, argv):
 
 def ours():
     """The control groups that this process has made and that are still there."""
-    return [group for folder, _ in guard._parents() for group in folder.glob(f"udnet-{os.getpid()}-*")]
+    return [group for folder, _ in machine.groups("memory") for group in folder.glob(f"udnet-{os.getpid()}-*")]
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ class Kernel:
     """A cgroup tree in a folder: a new group has the kernel's files, and is removed with them."""
 
     def __init__(self, monkeypatch, root, membership, files, handed_down):
-        monkeypatch.setattr(guard, "GROUPS", root)
+        monkeypatch.setattr(machine, "GROUPS", root)
         self.files, self.handed_down = files, handed_down
         read, make = Path.read_text, Path.mkdir
 
@@ -202,7 +203,7 @@ def test_a_read_only_tree(version_2, monkeypatch):
 @pytest.fixture
 def watched(monkeypatch):
     """A machine where no group can be made."""
-    monkeypatch.setattr(guard, "_parents", lambda: iter(()))
+    monkeypatch.setattr(machine, "groups", lambda _: iter(()))
 
 
 def test_watchdog_kills_and_says_so(watched):
@@ -239,9 +240,9 @@ def test_safe_limit_leaves_something():
 
 
 def test_free_memory_is_what_a_group_leaves(tmp_path, monkeypatch):
-    machine = psutil.virtual_memory().available
-    monkeypatch.setattr(guard, "_parents", lambda: [(tmp_path / "two", 2), (tmp_path / "one", 1)])
-    assert guard.free() == pytest.approx(machine, rel=0.2), "no such groups"
+    available = psutil.virtual_memory().available
+    monkeypatch.setattr(machine, "groups", lambda _: [(tmp_path / "two", 2), (tmp_path / "one", 1)])
+    assert guard.free() == pytest.approx(available, rel=0.2), "no such groups"
     for name, files in {
         "two": {"memory.max": "max", "memory.current": "1"},
         "one": {"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "300"},
@@ -252,8 +253,39 @@ def test_free_memory_is_what_a_group_leaves(tmp_path, monkeypatch):
     assert guard.free() == 700
     (tmp_path / "two" / "memory.max").write_text("500\n")
     assert guard.free() == 499
+    # the kernel would drop what it keeps of files
+    stat = "anon 0\nfile 250\ninactive_file 200\nactive_file 50\ntotal_inactive_file 7\ntotal_active_file 13\n"
+    for name in ("one", "two"):
+        (tmp_path / name / "memory.stat").write_text(stat)
+    (tmp_path / "two" / "memory.current").write_text("400\n")
+    assert guard.free() == 500 - (400 - 250)
+    (tmp_path / "two" / "memory.max").write_text("max\n")
+    assert guard.free() == 1000 - (300 - 20), "version 1 counts the groups within under other names"
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10))
+    assert guard.free() == 10, "at most what the machine has"
 
 
 def test_free_memory_within_a_real_group(group):
     code = "from udnet.system import guard; import sys; sys.exit(0 if guard.free() < 256 * 2**20 else 1)"
     assert run(group, [sys.executable, "-c", code]) == 0
+
+
+# How a child ended that could not say it
+
+
+def test_an_end_by_the_kernel_is_told_in_words(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text(str(700 * MIB))
+    (tmp_path / "memory.current").write_text("0")
+    monkeypatch.setattr(machine, "groups", lambda _: [(tmp_path, 2)])
+    monkeypatch.setattr(guard, "kernel_kills", lambda: 4)
+    said = "out of memory: killed by the kernel, where 700 MiB is the most that this process may have"
+    assert guard.ending(-9, kills=3) == said
+    assert guard.ending(-9, kills=4) == "ended by SIGKILL", "by another's hand"
+    assert guard.ending(-11, kills=3) == "ended by SIGSEGV"
+    assert guard.ending(3, kills=3) == "ended early, with code 3"
+
+
+def test_the_kernel_counts_those_that_it_killed(group):
+    before = guard.kernel_kills()
+    code = run(group, grow(1024))
+    assert guard.starved(code, before) and not guard.starved(code, guard.kernel_kills())

@@ -1,6 +1,8 @@
 """Known amounts of memory, read back."""
 
 import builtins
+import io
+import json
 import mmap
 import platform
 import subprocess
@@ -126,6 +128,64 @@ def test_without_smaps_the_status_file_answers(without):
     exact = memory.resident_and_private()
     without("/proc/self/smaps_rollup")
     assert memory.resident_and_private() == pytest.approx(exact, abs=MIB)
+
+
+@pytest.fixture
+def sandbox(monkeypatch, without):
+    """A kernel that tells little: no mark, no private memory, no reset, as in gVisor."""
+    really = builtins.open
+    without("/proc/self/smaps_rollup", "/proc/self/clear_refs")
+    refusing = builtins.open
+
+    def opened(path, *arguments, **options):
+        if path != "/proc/self/status":
+            return refusing(path, *arguments, **options)
+        with really(path) as file:
+            return io.StringIO("".join(line for line in file if not line.startswith(("VmHWM", "RssAnon"))))
+
+    monkeypatch.setattr(builtins, "open", opened)
+
+
+@on_linux
+def test_in_a_sandbox_private_memory_is_what_is_not_shared(sandbox):
+    with memory.track() as nothing:
+        pass
+    with memory.track() as record:
+        block = np.ones(64 * MIB, np.uint8)
+    assert (record.private_end_bytes - nothing.private_end_bytes) / MIB == pytest.approx(64, abs=1)
+    assert 0 < record.file_end_bytes == record.rss_end_bytes - record.private_end_bytes
+    assert (record.peak_bytes - record.rss_start_bytes) / MIB == pytest.approx(64, abs=1) and not record.peak_is_exact
+    del block
+
+
+SPARSE = """
+import json, sys
+from udnet.system import memory
+memory._status = lambda name: None  # a kernel that tells nothing in /proc/self/status
+with memory.track() as low:
+    pass
+print(json.dumps([low.peak_bytes, low.rss_end_bytes, low.peak_is_exact]))
+"""
+
+
+@on_linux
+def test_the_mark_of_the_parent_is_never_taken_for_ones_own():
+    with memory._pages(400 * MIB) as block:
+        block[:] = bytes(400 * MIB)  # `ru_maxrss` of a child begins with what its parent held
+        run = subprocess.run([sys.executable, "-c", SPARSE], capture_output=True, check=True, text=True)
+    peak, end, exact = json.loads(run.stdout)
+    assert peak == pytest.approx(end, abs=MIB) and not exact
+
+
+@on_linux
+def test_a_rise_of_the_old_mark_is_the_block_s_own(sandbox, monkeypatch):
+    import resource
+
+    usage = SimpleNamespace(ru_maxrss=3 << 20)
+    monkeypatch.setattr(resource, "getrusage", lambda _: usage)
+    with memory.track() as record:
+        usage.ru_maxrss = 4 << 20  # kilobytes
+    assert (record.peak_bytes, record.peak_is_exact) == (4 << 30, False)
 
 
 # Where the mark cannot be reset

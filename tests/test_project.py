@@ -248,6 +248,14 @@ def test_no_tracked_file_names_a(pattern, tracked):
     assert {path: match[0] for path, match in found.items() if match} == {}
 
 
+def test_a_clone_where_git_turns_line_ends_has_the_same_bytes(tracked, tmp_path):
+    turning = ["git", "clone", "-q", "-c", "core.autocrlf=true", str(REPO), str(tmp_path / "clone")]
+    subprocess.run(turning, check=True)
+    ends = subprocess.run(["git", "ls-files", "--eol"], cwd=tmp_path / "clone", capture_output=True, text=True)
+    named = [line.split()[:2] for line in ends.stdout.splitlines()]
+    assert len(named) > 100 and [pair for pair in named if pair[0][2:] != pair[1][2:]] == []
+
+
 def test_data_table_lists_every_file_with_its_checksum(tracked):
     folder = REPO / "data"
     listed = dict(

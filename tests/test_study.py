@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +115,7 @@ GOOD = f"[[trials]]\nvariants = ['{own('SAME')}']\nsizes = ['64x64']\nthreads = 
         ("seed = 1\n" + GOOD.replace("'64x64'", "64"), "no size '64'"),
         ("seed = 1\n" + GOOD.replace("64x64", "64x"), "no size '64x'"),
         ("seed = 1\n" + GOOD.replace("[1]", "['2']"), "'2' in threads is not a whole number"),
+        ("seed = 1\n" + GOOD.replace("[1]", "[100000]"), "no number of threads: 100000"),
         ("seed = 1\n" + GOOD.replace("[1]", "[0]"), "0 in threads is not a whole number"),
         ("seed = 1\n" + GOOD.replace("repeats = 1", "repeats = 1.5"), "1.5 in repeats is not a whole number"),
         ("seed = 1\n" + GOOD + "runs = -1", "-1 in runs is not a whole number from 0"),
@@ -230,13 +232,14 @@ def test_a_damaged_study_is_one_line(done, tmp_path, name, spoil):
 def start(path, out):
     """The command, as a user runs it; what it prints is kept."""
 
-    def heed_ctrl_c():  # which the background jobs of a shell ignore
+    def heed_signals():  # the background jobs of a shell ignore Ctrl-C, those of nohup that the terminal has gone
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     command = [sys.executable, "-m", "udnet", "study", "--grid", str(path), "--out", str(out)]
     # where a killed one leaves its trial's folder, and what WAITS waits for
     here = os.environ | {"TMPDIR": str(path.parent), "WAIT_WHILE": str(path.parent / "wait")}
-    return subprocess.Popen(command, cwd=REPO, env=here, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+    return subprocess.Popen(command, cwd=REPO, env=here, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
 
 
 def wait_for_trials(out, count):
@@ -249,25 +252,28 @@ def wait_for_trials(out, count):
 
 
 @with_signals
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"])
-def test_goes_on_after(number, code, grid, tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_goes_on_after(name, code, grid, tmp_path):
     path = grid(block("SAME", "STAGED", repeats=2), block("STAGED", "WAITS", more="timeline = true"))
     out, wait = tmp_path / "out", tmp_path / "wait"
     wait.touch()  # or a slow machine would have finished before the signal comes
     with start(path, out) as command:
         wait_for_trials(out, 2)
-        command.send_signal(number)
+        command.send_signal(getattr(signal, name))
         said = command.stderr.read()
     assert command.returncode == code
-    if number == signal.SIGINT:
+    assert len(list(tmp_path.glob("udnet-*"))) == (name == "SIGKILL"), "the trial's folder"
+    if name == "SIGINT":
         assert said.splitlines()[-1] == "udnet: stopped; what was finished is kept"
     before = tables.read(out).trials
     assert 2 <= before.trial.nunique() < 4
     wait.unlink()
-    (out / ".udnet-4711.csv").write_text("study,tri")  # what was being written at that moment
+    part = files._name().replace(str(os.getpid()), str(command.pid))
+    (out / f".{part}.csv").write_text("study,tri")  # what was being written at that moment
     with start(path, out) as command:
         command.stderr.read()
     assert command.returncode == 0
+    assert list(tmp_path.glob("udnet-*")) == []
     after = read_whole(out)
     assert after.finished
     assert after.trials.trial.nunique() == 6
@@ -316,6 +322,15 @@ def test_another_machine_is_refused(done, tmp_path, key, value):
     assert [path.name for path in out.iterdir()] == ["machine.json"]
 
 
+def test_memory_that_a_restart_has_moved_is_the_same_machine(done, tmp_path):
+    out = shutil.copytree(done.folder, tmp_path / "out")
+    for moved, same in ((4096, True), (-(done.machine["memory_bytes"] // 50), False)):
+        machine = done.machine | {"memory_bytes": done.machine["memory_bytes"] + moved}
+        (out / "machine.json").write_text(json.dumps(machine))
+        with nullcontext() if same else pytest.raises(Error, match="another memory"):
+            study.run(done.folder.parent / "small.toml", out, progress=False)
+
+
 def test_two_studies_never_write_into_one_folder(done):
     with files.alone(done.folder), pytest.raises(Error, match="another run is writing"):
         study.run(done.folder.parent / "small.toml", done.folder, progress=False)
@@ -324,7 +339,7 @@ def test_two_studies_never_write_into_one_folder(done):
 
 def test_a_folder_that_cannot_be_made(grid, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(Error, match="cannot make the folder"):
+    with pytest.raises(Error, match="cannot write into the folder"):
         study.run(grid(block("SAME")), tmp_path / "file", progress=False)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -126,6 +126,14 @@ def test_a_run_that_is_killed_while_it_draws_leaves_its_folder_free(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
 
+@pytest.mark.parametrize("name", ["run.pth", "udnet.pth"])
+def test_a_run_over_its_own_vgg_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("of long work")
+    with pytest.raises(Error, match="itself"):
+        train.run(tmp_path, train.Settings(vgg=str(tmp_path / name), **TINY), progress=False)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of long work"]
+
+
 def test_a_log_that_a_kill_has_kept_from_being_written_is_written(run):
     log = (run / "log.csv").read_text()
     (run / "log.csv").unlink()

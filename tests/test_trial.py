@@ -3,10 +3,13 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import namedtuple
 
 import numpy as np
 import psutil
@@ -18,7 +21,7 @@ import udnet
 from udnet import Error
 from udnet.experiments import instruments
 from udnet.pictures import images, reference
-from udnet.system import guard
+from udnet.system import guard, machine
 from udnet.system.memory import MIB
 from udnet.trials import trial
 from udnet.trials.tables import COLUMNS
@@ -172,11 +175,17 @@ def test_measuring_under_a_limit_is_a_row_that_says_so():
     assert frame.peak_bytes.isna().tolist() == [False, False, False, True]
 
 
-@pytest.mark.parametrize("limit", ["x", 5, -1])
+@pytest.mark.parametrize("limit", ["x", 5, -1, float("nan"), float("inf"), True])
 def test_measuring_under_no_such_limit_is_one_line(limit):
     with pytest.raises(Error, match="512MiB") as caught:
         udnet.measure(own("SAME"), (16, 16), limit=limit)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2", 100_000])
+def test_measuring_on_no_such_threads_is_one_line(threads):
+    with pytest.raises(Error, match="no number of threads"):
+        udnet.measure(own("SAME"), (16, 16), threads=threads)
 
 
 # How a trial ends
@@ -216,7 +225,7 @@ def test_no_memory_is_oom():
 @pytest.mark.parametrize("kind", ["cgroup", "watchdog"])
 def test_killed_at_the_limit(kind, monkeypatch):
     if kind == "watchdog":
-        monkeypatch.setattr(guard, "_parents", lambda: iter(()))
+        monkeypatch.setattr(machine, "groups", lambda _: iter(()))
     with guard.limit(200 * MIB) as held:
         if held.kind != kind:
             pytest.skip("this process may not make a memory control group")
@@ -225,6 +234,24 @@ def test_killed_at_the_limit(kind, monkeypatch):
     assert [row["phase"] for row in result.rows] == ["interpreter", "import", "load", "first"]
     assert [row["status"] for row in result.rows] == ["ok", "ok", "ok", "oom"]
     assert "peak_bytes" not in result.rows[-1]
+
+
+def test_killed_by_the_kernel_though_no_limit_of_ours(monkeypatch):
+    """As in a group whose own limit is less than what seemed to be free."""
+    kills = iter(range(9))
+    monkeypatch.setattr(guard, "kernel_kills", lambda: next(kills))
+    result = run("KILLED")
+    assert (result.status, result.rows[-1]["phase"]) == ("oom", "first")
+    assert result.error.startswith("out of memory: killed by the kernel")
+
+
+def test_no_room_for_a_trial_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**20))
+    with pytest.raises(Error, match="No space left on device: free some space"):
+        run("SAME")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_limit_below_the_interpreter():
@@ -280,7 +307,7 @@ def test_worker_ends_with_its_parent(tmp_path):
         parent.wait()
     assert soon(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     run("SAME")
-    assert not [group for folder, _ in guard._parents() for group in folder.glob(f"udnet-{parent.pid}-*")]
+    assert not [group for folder, _ in machine.groups("memory") for group in folder.glob(f"udnet-{parent.pid}-*")]
 
 
 @with_signals

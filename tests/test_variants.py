@@ -101,6 +101,12 @@ def same():
     return enhancer.load(own("SAME"))
 
 
+@pytest.mark.parametrize("threads", [0, -1, "2", True, 100_000])
+def test_no_such_threads_is_one_line(threads):
+    with pytest.raises(Error, match="no number of threads"):
+        enhancer.load(own("SAME"), threads=threads)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (64, 72), (17, 31), (100, 3), (1, 1), (1, 40)])
 def test_any_size_comes_back(same, size):
     pixels = reference.picture(*size)

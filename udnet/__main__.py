@@ -1,13 +1,16 @@
 """The command line: `python -m udnet COMMAND`.
 
 Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written;
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,35 +19,105 @@ from udnet import PARITY_LIMIT, Error, NotMeasured, __version__
 
 def main(argv=None):
     """Run one command and return its exit code."""
+    _open_streams()
+    try:
+        with _ended_by_signals():
+            return _run(argv)
+    except Error as error:
+        return _tell(f"error: {error}", 2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("udnet"):
+            raise
+        return _tell(f"error: this Python has no {error.name}: use .venv/bin/udnet, after `make env`", 2)
+    except KeyboardInterrupt:
+        return _tell("stopped; what was finished is kept", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        return 1
+    except OSError as error:
+        of = f"{error.filename}: " if error.filename else ""
+        return _tell(f"error: {of}{error.strerror or error}", 1)
+    except MemoryError:
+        return _tell("error: out of memory: free some, or ask for less, as with --memory-limit", 1)
+    finally:
+        _drop_output()
+
+
+def _run(argv):
     try:
         arguments = parser().parse_args(argv)
         if not arguments.run:
             parser().print_help()
-            return 0
-        code = arguments.run(arguments) or 0
-        sys.stdout.flush()  # here, where it is noticed that the reader has gone
-        return code
-    except Error as error:
-        print(f"udnet: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("udnet"):
-            raise
-        print(f"udnet: error: this Python has no {error.name}: use .venv/bin/udnet, after `make env`", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("udnet: stopped; what was finished is kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        code = arguments.run(arguments) if arguments.run else 0
+    except SystemExit:  # after --help, or for a signal
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()  # here, where it is noticed that the reader has gone, or that the disk is full
+    return code or 0
+
+
+def _tell(text, code):
+    """Say one line on stderr, and give the exit code."""
+    with suppress(OSError):  # nobody can be told
+        print("udnet:", text.replace("\n", "\\n"), file=sys.stderr)
+    return code
+
+
+def _open_streams():
+    """Have the three standard streams, and let a name be printed whatever characters it has.
+
+    Where one is closed, as under some daemons, the next file that is opened would get its number, and be written into
+    by whatever complains.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it has the lowest free number, which is this one
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output():
+    """Let go of output that cannot be written: the interpreter would complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+@contextmanager
+def _ended_by_signals():
+    """While this holds, SIGTERM and SIGHUP end the program as an exception does, so that what is open is put away."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def end(number, _):
+        for other in handled:
+            signal.signal(other, signal.SIG_IGN)  # the first is enough: a second would end the putting away
+        raise SystemExit(128 + number)
+
+    main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
+    handled = [number for number in signals if main_thread and before[number] == signal.SIG_DFL]  # not under nohup
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but a wrong request is one line."""
+    """argparse's, but a wrong request is one line, and so is help that cannot be written."""
 
     def error(self, message):
         raise Error(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message, file=None):
+        print(message, end="", file=file)
 
 
 def parser():
@@ -193,10 +266,11 @@ def measure(arguments):
     from tqdm import tqdm, trange
 
     from udnet.pictures import images
+    from udnet.system import machine
     from udnet.trials import trial
 
     height, width = images.parse_size(arguments.size)
-    threads = arguments.threads or os.cpu_count()
+    threads = machine.threads(arguments.threads)
     one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights)
     failed = False
     for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from udnet import NotMeasured
-from udnet.system import files, memory
+from udnet.system import files, machine, memory
 from udnet.variants.variant import Variant
 
 COLUMNS = ("question", "instrument", "planted_bytes", "repeat", "pair", "seen_bytes", "seconds")
@@ -117,7 +117,7 @@ def floor(planted, repeat):
     """What a trial's worker holds before it measures anything, and what Python with NumPy alone does."""
     from udnet.trials import trial
 
-    worker = trial.run(trial.Trial(IDLE, 64, 64, os.cpu_count(), runs=0)).rows[0]["rss_end_bytes"]
+    worker = trial.run(trial.Trial(IDLE, 64, 64, machine.cores(), runs=0)).rows[0]["rss_end_bytes"]
     return [
         {"instrument": "a trial's worker", "seen_bytes": worker},
         {"instrument": "Python and NumPy", "seen_bytes": _bare()},
@@ -143,7 +143,7 @@ def _trial_of_parent(planted):
     from udnet.trials import trial
 
     held = np.ones(planted, np.uint8)
-    result = trial.run(trial.Trial(IDLE, 64, 64, os.cpu_count()), keep_output=True)
+    result = trial.run(trial.Trial(IDLE, 64, 64, machine.cores()), keep_output=True)
     del held
     rows = [{"instrument": "kernel's peak", "seen_bytes": max(row["peak_bytes"] for row in result.rows)}]
     if sys.platform == "linux":

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from udnet import NotMeasured
-from udnet.system import files, memory
+from udnet.system import files, machine, memory
 from udnet.variants import catalogue, compared
 
 COLUMNS = (
@@ -42,7 +42,7 @@ def pytorch(side, full, vgg):
     diary = Diary()
     diary.read("start")
     with diary.step("load"):
-        network = compared.load_pytorch_published(os.cpu_count(), full, vgg)
+        network = compared.load_pytorch_published(machine.cores(), full, vgg)
     blue = Image.new("RGB", (side, side), (30, 90, 160))
     with diary.step("inference", side) as row:
         _enhance_as_reported(network, blue, side, row)
@@ -56,7 +56,7 @@ def onnx(path):
     diary = Diary()
     diary.read("start")
     with diary.step("load"):
-        network = compared.load_onnx(os.cpu_count(), path)
+        network = compared.load_onnx(machine.cores(), path)
     random = np.random.default_rng(0)
     for side in (256, 512):
         x = random.random((1, 3, side, side), np.float32)

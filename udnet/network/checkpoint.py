@@ -98,14 +98,15 @@ def strip(path, out):
         raise CheckpointError(f"{out}: what is written is a PyTorch checkpoint; end its name in .pth")
     model = InferenceUDnet()
     load_into(model, read(path), path)
-    save(model.state_dict(), out)
+    save(model.state_dict(), out, path)
 
 
-def save(state, out):
-    """Write tensors by name to a .pth file; the bytes depend on the tensors alone."""
+def save(state, out, source=None):
+    """Write tensors by name to a .pth file, which may not be their `source`; the bytes depend on the tensors alone."""
     import torch
 
-    with replacing(out) as part, part.open("wb") as file:  # given a path, torch.save writes its name into the file
+    # given a path, torch.save writes its name into the file
+    with replacing(out, source) as part, part.open("wb") as file:
         torch.save(dict(state), file)
 
 

@@ -48,7 +48,7 @@ def export(weights, out, form=None):
     model = load(InferenceUDnet(), state, weights)
     written = load(forms.exported(form)() if form else OnnxUDnet(), state, weights)
     single, smallest = (written.single, written.smallest) if form else (False, 16)
-    with replacing(out) as part:
+    with replacing(out, weights) as part:
         write(written, part, single=single)
         sizes = [one for one in EXPORT_SIZES if min(one[1:]) >= smallest and not (single and one[0] > 1)]
         size, difference = max(differences(model, part, sizes), key=lambda row: row[1])

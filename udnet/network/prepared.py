@@ -118,7 +118,7 @@ def stand_in(kind, weights=None):
 def cache_folder():
     """Where what is made from weights is kept: $UDNET_CACHE, else the user's cache folder for udnet."""
     if folder := os.environ.get("UDNET_CACHE"):
-        return Path(folder)
+        return Path(folder).expanduser()
     from platformdirs import user_cache_path
 
     return user_cache_path("udnet", appauthor=False)
@@ -218,6 +218,8 @@ def _draw(network, seed):
 
 def _made(name, form, *weights, say=None):
     """The file `name` of the cache, made by `python -m udnet.network.prepared` if it is not there yet."""
+    from udnet.system import guard
+
     out = cache_folder() / name
     if not out.exists():
         if say:
@@ -226,11 +228,12 @@ def _made(name, form, *weights, say=None):
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
+        kills = guard.kernel_kills()
         command = [sys.executable, "-m", "udnet.network.prepared", form, str(out), *map(str, weights)]
         child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": python_path()})
         if child.returncode:
             line = child.stderr.strip().rpartition("\n")[2]
-            raise CheckpointError(line or f"{out}: the process that made it ended with code {child.returncode}")
+            raise CheckpointError(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
     return out
 
 

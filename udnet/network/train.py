@@ -14,7 +14,6 @@ Objectives, each with the perceptual term of VGG16 where its ImageNet checkpoint
 import io
 import json
 import math
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from udnet.network import checkpoint, model
 from udnet.pictures import metrics, scenes
 from udnet.pictures.images import to_batch, to_pixels
 from udnet.pictures.water import Water, develop, levels, to_bytes
-from udnet.system import files
+from udnet.system import files, machine
 from udnet.system.files import alone, write_csv
 
 OBJECTIVES = ("published", "clean", "direct")
@@ -72,6 +71,8 @@ def run(out, settings, progress=True):
         raise Error(f"no objective {settings.objective!r}: choose from {', '.join(OBJECTIVES)}")
     if settings.seed < 0:
         raise Error(f"no seed {settings.seed}: give one from 0")
+    for name in ("run.pth", "udnet.pth"):
+        files.not_itself(out / name, settings.vgg)
     state = _State(settings)
     with alone(out):
         _same(out / "settings.json", settings)
@@ -284,7 +285,8 @@ def _draw_all(path, settings, progress):
     from tqdm import tqdm
 
     seeds = range(settings.scenes)
-    with ThreadPoolExecutor(os.cpu_count()) as workers:  # not processes, which would outlive a kill and hold the folder
+    # not processes, which would outlive a kill and hold the folder
+    with ThreadPoolExecutor(machine.cores()) as workers:
         drawn = workers.map(_drawn, seeds)
         parts = list(tqdm(drawn, total=len(seeds), disable=not progress, unit=" scenes"))
     light, metres = (np.stack(one) for one in zip(*parts, strict=True))

@@ -66,7 +66,7 @@ def run(path, out, parameters):
 async def _execute_all(paths, out, parameters, at_once):
     turn, failures = asyncio.Semaphore(at_once), {}
     if out:
-        out.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out)
     with tqdm(total=len(paths), desc="notebooks", unit="notebook") as bar:
 
         async def one(path):
@@ -196,7 +196,7 @@ def to_html(notebooks, out):
         exclude_output_prompt=True,
     )
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     pages = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)

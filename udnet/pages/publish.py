@@ -1,11 +1,9 @@
 """From a study to what people read: `reproduce` for this machine, in a folder; `publish` for the repository."""
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from textwrap import fill
@@ -16,7 +14,7 @@ from udnet import Error
 from udnet.analysis import capacity
 from udnet.experiments import audit, exporters, instruments, levers, locality, proofs, quality
 from udnet.pages import notebooks, report
-from udnet.system import files
+from udnet.system import files, machine
 from udnet.trials import study, tables
 
 NOTEBOOKS = files.REPO / "notebooks"
@@ -49,11 +47,12 @@ def draw(folder=None, out=None):
     `Error`, with nothing changed, where a notebook failed.
     """
     out, done = Path(out or FIGURES), tables.read(folder or tables.PUBLISHED)
-    with tempfile.TemporaryDirectory(prefix="udnet-") as made:
-        about = {"study": str(done.folder.resolve()), "figures": made, "live": False}
-        if failures := notebooks.execute(sources(), None, about, at_once=os.cpu_count()):
+    files.make_folder(out)  # before the minutes that it takes
+    with files.scratch() as made:
+        about = {"study": str(done.folder.resolve()), "figures": str(made), "live": False}
+        if failures := notebooks.execute(sources(), None, about, at_once=machine.cores()):
             raise Error(f"{out} is left as it was: {len(failures)} notebooks failed")
-        return _renew_figures(Path(made), out)
+        return _renew_figures(made, out)
 
 
 def sources():
@@ -63,13 +62,13 @@ def sources():
 
 def _renew_figures(made, out):
     """Put the figures that were made into a folder; from the project's own what is not drawn any more goes."""
-    out.mkdir(parents=True, exist_ok=True)
     drawn = [out / path.name for path in sorted(made.iterdir())]
     if out == FIGURES:
         for path in {*out.glob("*.svg"), *out.glob("*.png")} - set(drawn):
             path.unlink()
     for path in drawn:
-        shutil.copyfile(made / path.name, path)
+        with files.replacing(path) as part:
+            shutil.copyfile(made / path.name, part)
     return drawn
 
 
@@ -87,7 +86,7 @@ def reproduce(grid="quick", out="build"):
     locality.run(here.folder)
     quality.run(here.folder, scenes=QUICK_SCENES)
     about = {"study": str(here.folder), "figures": str(out / "figures"), "live": False}
-    failures = notebooks.execute(sources(), out / "notebooks", about, at_once=os.cpu_count())
+    failures = notebooks.execute(sources(), out / "notebooks", about, at_once=machine.cores())
     executed = [out / "notebooks" / path.name for path in sources()]
     notebooks.to_html(executed, out / "report")
     page = report.to_index(here, published, executed, out / "figures" / "headline.svg", out / "report")
@@ -122,10 +121,10 @@ def renew():
 
     Returns 1 when a notebook failed: then the figures and README are left as they were.
     """
-    with tempfile.TemporaryDirectory(prefix="udnet-") as made:
-        failures = notebooks.execute(sources(), NOTEBOOKS, {"figures": made})
+    with files.scratch() as made:
+        failures = notebooks.execute(sources(), NOTEBOOKS, {"figures": str(made)})
         if not failures:
-            _renew_figures(Path(made), FIGURES)
+            _renew_figures(made, FIGURES)
             renew_findings(files.REPO / "README.md", nbformat.read(NOTEBOOKS / FINDINGS, as_version=4))
     renew_checksums(files.REPO / "data" / "README.md")
     return 1 if failures else 0

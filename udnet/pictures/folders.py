@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from udnet import Error
 from udnet.pictures import photographs
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import KINDS, RAW
@@ -62,7 +63,7 @@ def enhance_path(enhancer, source, out, progress=True, begin=None):
         for path, target in bar:
             try:
                 left_out = enhance_file(enhancer, path, target, begin)
-            except PictureError as error:
+            except Error as error:
                 failures.append((path, str(error)))
                 _say(error)
             else:

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageErro
 
 from udnet import Error
 from udnet.pictures.images import MAX_PIXELS, PictureError, need_pixels
-from udnet.system.files import replacing
+from udnet.system.files import not_itself, replacing
 from udnet.system.memory import fresh
 
 KINDS = {  # what a suffix stands for
@@ -422,11 +422,12 @@ def target(path, source=None, shape=None):
         raise PictureError(f"{path}: a folder: name a file to write")
     if path.suffix.lower() not in KINDS:
         raise PictureError(f"{path}: no picture format has this suffix: end the name with {', '.join(KINDS)}")
-    if source and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-        raise PictureError(f"{path}: would overwrite the picture it is made from: name another file")
+    if source:
+        not_itself(path, source)
     kind = KINDS[path.suffix.lower()]
-    if shape and max(shape[:2]) > _SIDES.get(kind, max(shape[:2])):
-        size, most = "{}x{}".format(*shape[:2]), _SIDES[kind]
+    most = _SIDES.get(kind, MAX_PIXELS)
+    if shape and max(shape[:2]) > most:
+        size = "{}x{}".format(*shape[:2])
         raise PictureError(f"{path}: {kind} holds sides of {most:,} pixels at most, not {size}: name a .png or .tif")
     return kind
 

@@ -5,7 +5,6 @@ shows the same scene as a small one, with more detail. Places are in heights of 
 middle of its upper edge; lengths in the scene are in metres; colours are linear.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from PIL import Image
 from udnet.pictures.canvas import Canvas, Noise
 from udnet.pictures.reefs import FLOOR_ENDS, Boulder, Brain, Branches, Fan, Fish, Floor, Ridge, Star, Tentacles
 from udnet.pictures.water import Water, develop, levels, to_bytes
-from udnet.system import files
+from udnet.system import files, machine
 
 AIMED = 0.3, 0.3, 0.15, 0.25  # how often a scene looks down, ahead, up, and at something close
 CLOSE = -4.0  # the horizon of a camera that looks straight at what is before it
@@ -119,7 +118,7 @@ def draw(seed, height, width, rows=None):
     def stripe(first):
         return _stripe(scene, water, exposed, height, width, first, min(first + STRIPE, bottom), seed)
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count())) as workers:
+    with ThreadPoolExecutor(min(THREADS, machine.cores())) as workers:
         stripes = workers.map(stripe, range(top, bottom, STRIPE))
         return View(*(np.concatenate(parts) for parts in zip(*stripes, strict=True)))
 

@@ -1,16 +1,20 @@
-"""Files that are there whole or as they were before, and where this project's own lie."""
+"""Files that are there whole or as they were before, temporary folders, and where this project's own files lie."""
 
+import errno
 import json
 import os
+import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from udnet import Error
 
 REPO = Path(__file__).resolve().parents[2]
 DATA = REPO / "data"
-PARTS = ".udnet-*"  # what `replacing` names a file that is not whole yet
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # as network folders answer that have none
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def python_path():
@@ -18,24 +22,105 @@ def python_path():
     return os.pathsep.join([os.fspath(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+# --- written whole ---
+
+
 @contextmanager
-def replacing(out):
+def replacing(out, source=None):
     """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong.
 
-    `Error` where the system refuses.
+    `source`: the file that what is written is made from. `Error` where `out` is that very file, or the system refuses.
     """
     out = Path(out)
-    if not out.parent.is_dir():
-        raise Error(f"{out}: there is no folder {out.parent}; make it first")
-    part = out.with_name(f".udnet-{os.urandom(6).hex()}{out.suffix}")
+    if source is not None:
+        not_itself(out, source)
+    part = out.with_name(f".{_name()}{out.suffix}")
     try:
+        if not out.parent.is_dir():
+            raise Error(f"{out}: there is no folder {out.parent}; make it first")
+        if out.is_dir():
+            raise Error(f"{out}: is a folder; name a file")
+        _sweep_once(out.parent.absolute())
         yield part
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())  # some systems tell only here that the disk is full
         part.replace(out)
     except OSError as error:
         reason = error.strerror or error
         raise Error(f"{out}: cannot be written ({reason}): name another file, or free some space") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+
+
+def not_itself(out, *sources):
+    """`Error` where the file `out` is one of its `sources`: by the same name, through a link, or by a hard link."""
+    for source in sources:
+        with suppress(OSError):  # one of them is not there
+            if os.path.samefile(out, source):
+                raise Error(f"{out}: is {source} itself, which would be lost; name another file")
+
+
+def sweep(folder):
+    """Remove what processes of this machine that were killed have left in a folder: parts, and temporary folders."""
+    import shutil
+
+    import psutil
+
+    with suppress(OSError):  # it cannot be listed, or another process sweeps it, too
+        for entry in os.scandir(folder):
+            ours = re.fullmatch(rf"\.?udnet-{_host()}-(\d+)-[0-9a-f]{{12}}(\..*)?", entry.name)
+            if ours and not psutil.pid_exists(int(ours[1])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+_sweep_once = cache(sweep)  # a folder may be large, and much be written into it
+
+
+def _name():
+    """A name that nothing else has, and that tells whose it is: the machine and the process."""
+    return f"udnet-{_host()}-{os.getpid()}-{os.urandom(6).hex()}"
+
+
+@cache
+def _host():
+    """Eight digits for this machine: in a shared folder, another one's processes are not to be taken for dead."""
+    import platform
+    import zlib
+
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+@contextmanager
+def scratch(room=0):
+    """A temporary folder, gone at the end; what killed processes have left of theirs goes at the start.
+
+    `room`: bytes that have to be free there. `Error` where they are not, and where the disk is found full inside.
+    """
+    import shutil
+    import tempfile
+
+    parent = Path(tempfile.gettempdir())
+    sweep(parent)
+    folder = parent / _name()
+    try:
+        folder.mkdir(mode=0o700)
+        disk = shutil.disk_usage(folder)
+        if disk.total and disk.free < room:  # some systems tell neither
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield folder
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Error(f"{parent}: {error.strerror}: free some space, or name another folder in TMPDIR") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- this project's own ---
 
 
 @contextmanager
@@ -66,16 +151,25 @@ def write_csv(path, frame):
     write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
+# --- folders ---
+
+
+def make_folder(folder):
+    """Make a folder, and those that it lies in; `Error` where the system refuses, or would refuse a file in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise Error(f"cannot write into the folder {folder}: {error.strerror}; give another") from error
+
+
 @contextmanager
 def alone(folder):
     """Hold the folder, so that two runs never write into one, and remove what a killed one was writing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Error(f"cannot make the folder {folder}: {error.strerror}; give another") from error
+    make_folder(folder)
     with _locked(folder):
-        for part in folder.glob(PARTS):
-            part.unlink()
+        sweep(folder)
         yield
 
 
@@ -86,13 +180,23 @@ def _locked(folder):
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Error(f"another run is writing into {folder}: wait for it, or give another folder") from error
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise Error(f"cannot open the folder {folder}: {error.strerror}; give another") from error
     try:
+        _lock(fcntl, handle, folder)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(fcntl, handle, folder):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Error(f"another run is writing into {folder}: wait for it, or give another folder") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise Error(f"cannot lock the folder {folder}: {error.strerror}; give another") from error
+        print(f"udnet: {folder} has no locks ({error.strerror}): let no other run write into it", file=sys.stderr)

@@ -8,7 +8,6 @@ kills it: enough to protect a machine, not a proof.
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
-MIB = 1024 * 1024
-GROUPS = Path("/sys/fs/cgroup")
+from udnet.system import machine
+from udnet.system.memory import MIB, mib
+
 WATCH_SECONDS = 0.005
 
 
@@ -43,18 +43,54 @@ def safe_limit():
 def free():
     """The memory that is free now, in bytes: the machine's, or what this process's own group leaves it if that is less.
 
-    A container has the machine's memory in view and a smaller limit.
+    A container has the machine's memory in view and a smaller limit. What the kernel keeps of files that were read is
+    free, too: it drops that as soon as memory is needed.
     """
-    return min([psutil.virtual_memory().available, *_left()])
+    return min([psutil.virtual_memory().available, *(max(0, most - used) for most, used in _limits())])
 
 
-def _left():
-    """What the limits of the groups that this process is in leave it, in bytes."""
-    for folder, version in _parents():
+def _limits():
+    """The limit of each group that this process is in, and what of it is in use and not of files, in bytes."""
+    for folder, version in machine.groups("memory"):
         names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         with suppress(OSError, ValueError):  # "max": no limit
             most, used = (int((folder / name).read_text()) for name in names)
-            yield max(0, most - used)
+            yield most, used - _droppable(folder, "" if version == 2 else "total_")
+
+
+def _droppable(folder, prefix):
+    """The bytes of files that a group holds and the kernel would drop."""
+    wanted = {f"{prefix}inactive_file", f"{prefix}active_file"}
+    with suppress(OSError):
+        words = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return sum(int(size) for name, size in words if name in wanted)
+    return 0
+
+
+def ending(code, kills):
+    """How a child process ended that said nothing of it, in words, by its exit code.
+
+    `kills`: what `kernel_kills` gave before it began.
+    """
+    if code >= 0:
+        return f"ended early, with code {code}"
+    if starved(code, kills):
+        most = min([psutil.virtual_memory().total, *(most for most, _ in _limits())])
+        return f"out of memory: killed by the kernel, where {mib(most)} is the most that this process may have"
+    return f"ended by {signal.Signals(-code).name}"
+
+
+def starved(code, kills):
+    """Whether it was the kernel that ended a child process, for want of memory; `code` and `kills` as for `ending`."""
+    return code < 0 and code == -signal.SIGKILL and kernel_kills() > kills
+
+
+def kernel_kills():
+    """How many processes the kernel of this machine has killed for want of memory, in a group or in all; 0: unknown."""
+    with suppress(OSError):
+        words = (line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return sum(int(count) for name, count in words if name == "oom_kill")
+    return 0
 
 
 class ControlGroup:
@@ -68,7 +104,7 @@ class ControlGroup:
     @classmethod
     def make(cls, size):
         """A group with a limit of `size` bytes, swap included, or None where this process may not make one."""
-        for folder, version in _parents():
+        for folder, version in machine.groups("memory"):
             _sweep(folder)
             group = folder / f"udnet-{os.getpid()}-{threading.get_ident()}"
             try:
@@ -168,19 +204,3 @@ def _sweep(folder):
         if not psutil.pid_exists(int(group.name.split("-")[1])):
             with suppress(OSError):
                 group.rmdir()
-
-
-def _parents():
-    """Folders in which a memory group might be made, with the version: where this process is, then outwards."""
-    if sys.platform != "linux":
-        return
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    own = {controllers: path for _, controllers, path in lines}
-    for controllers, root, version in (("", GROUPS, 2), ("memory", GROUPS / "memory", 1)):
-        if controllers not in own or not (root / "cgroup.procs").exists():
-            continue
-        folder = root / own[controllers].lstrip("/")
-        while folder != root.parent:
-            if folder.is_dir():
-                yield folder, version
-            folder = folder.parent

@@ -43,7 +43,7 @@ def track():
     """
     record = Record()
     _fold()
-    record.peak_is_exact = reset_peak()
+    record.peak_is_exact = reset_peak() and peak_is_kept()
     block = record, lifetime_peak()
     _open.append(block)
     record.rss_start_bytes = resident()
@@ -69,16 +69,16 @@ def _fold():
 
 def resident():
     """Resident memory of this process now, in bytes."""
-    if sys.platform == "linux":
-        return _status("VmRSS")
+    if sys.platform == "linux" and (size := _status("VmRSS")) is not None:
+        return size
     return _psutil().memory_info().rss
 
 
 def resident_and_private():
     """Resident and private memory of this process now, in bytes, in one reading.
 
-    Private is anonymous memory on Linux (`smaps_rollup`), committed private memory on Windows and the unique set
-    size on macOS.
+    Private is anonymous memory on Linux (`smaps_rollup`; what is not shared, in a sandbox that does not tell),
+    committed private memory on Windows and the unique set size on macOS.
     """
     if sys.platform == "linux":
         try:
@@ -86,7 +86,11 @@ def resident_and_private():
                 lines = dict(line.split(":", 1) for line in file.read().splitlines()[1:])
             return _kilobytes(lines["Rss"]), _kilobytes(lines["Anonymous"])
         except OSError:  # a kernel before 4.14, or a sandbox without smaps
-            return _status("VmRSS"), _status("RssAnon")
+            sizes = _status("VmRSS"), _status("RssAnon")
+            if None not in sizes:
+                return sizes
+            about = _psutil().memory_info()
+            return about.rss, about.rss - about.shared
     process = _psutil()
     if sys.platform == "win32":
         counters = process.memory_info()
@@ -96,14 +100,23 @@ def resident_and_private():
 
 
 def lifetime_peak():
-    """The system's highest reading of this process's resident memory since its start or the last reset, in bytes."""
-    if sys.platform == "linux":
-        return _status("VmHWM")
+    """The system's highest reading of this process's resident memory since its start or the last reset, in bytes.
+
+    On Linux without `VmHWM`, as in a sandbox, it may be that of whoever started the process: only a rise is its own.
+    """
+    if sys.platform == "linux" and (size := _status("VmHWM")) is not None:
+        return size
     if sys.platform == "win32":
         return _psutil().memory_info().peak_wset
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, kilobytes on Linux
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def peak_is_kept():
+    """Whether the kernel keeps a mark of this very process: elsewhere a peak is the best that is known, not exact."""
+    return sys.platform == "linux" and _status("VmHWM") is not None
 
 
 def reset_peak():
@@ -155,7 +168,7 @@ def parse_bytes(text):
 def limit_bytes(limit):
     """Bytes of a memory limit, from a number or a size such as 512MiB; `Error` where it is none, or below 1 MiB."""
     size = parse_bytes(limit) if isinstance(limit, str) else limit
-    if not isinstance(size, int | float) or not size >= MIB:
+    if not isinstance(size, int | float) or not MIB <= size < math.inf:
         raise Error(f"a memory limit of {limit!r} is less than 1 MiB, or none: give a size such as 512MiB")
     return int(size)
 
@@ -196,11 +209,12 @@ def _pages(size):
 
 
 def _status(name):
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith(name):
-                return _kilobytes(line.split(":", 1)[1])
-    raise KeyError(name)
+    """A size that the kernel tells of this process, in bytes; None where it does not, as in some sandboxes."""
+    try:
+        with open("/proc/self/status") as file:
+            return next((_kilobytes(line.split(":", 1)[1]) for line in file if line.startswith(name)), None)
+    except OSError:
+        return None
 
 
 def _kilobytes(text):

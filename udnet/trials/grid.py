@@ -11,6 +11,7 @@ from pathlib import Path
 from udnet import PARITY_LIMIT, Error
 from udnet.network import prepared
 from udnet.pictures import images
+from udnet.system import machine
 from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial
 from udnet.variants import catalogue
 
@@ -82,6 +83,8 @@ def _expand(block, weights) -> Iterable[Trial]:
         for number in numbers:
             if type(number) is not int or number < least:
                 raise ValueError(f"{number!r} in {key} is not a whole number from {least}")
+    for count in threads:
+        machine.threads(count)
     for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), named):
         catalogue.find(name)
         yield Trial(name, *images.parse_size(str(size)), count, repeat, runs, file, timeline)

@@ -5,6 +5,7 @@ command goes on where the last one stopped.
 """
 
 import json
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from udnet.variants import catalogue
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
 SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
+RESTART = 0.01  # how far a machine's memory may move, of all of it: a restart moves it by some kB
 
 
 def run(grid, out=None, weights=None, progress=True):
@@ -117,6 +119,13 @@ def _output(name, weights, size):
     return result.output, result.error
 
 
+def _same(key, before, now):
+    """Whether an entry of the machine's description is that of the same machine."""
+    if key == "memory_bytes" and isinstance(before, int):
+        return math.isclose(before, now, rel_tol=RESTART)
+    return before == now
+
+
 class _Growing:
     """The tables of a study while it runs."""
 
@@ -126,7 +135,7 @@ class _Growing:
         if known.exists():
             before = files.read_json(known, tables.DAMAGED)
             for key in SAME:
-                if before.get(key) != machine[key]:
+                if not _same(key, before.get(key), machine[key]):
                     what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
                     raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
         else:
@@ -206,7 +215,7 @@ def describe(grid, weights=None):
         "weights": prepared.find(weights).caption,
         "files": _file_sizes(grid, prepared.find(weights)),
         "processor": machine.processor(),
-        "cores": os.cpu_count(),
+        "cores": machine.cores(),
         "memory_bytes": memory.total,
         "guard": "cgroup" if guard.ControlGroup.possible() else "watchdog",
         "guard_bytes": guard.safe_limit(),

@@ -80,7 +80,6 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     picture to enhance, uint8, of the trial's size (None: `reference.picture`).
     """
     import subprocess
-    import tempfile
     import threading
 
     from udnet.network import prepared
@@ -100,13 +99,14 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
         "weights": weights.name if weights else "",
         **{name: getattr(trial, name) for name in ("height", "width", "threads", "repeat")},
     }
-    with tempfile.TemporaryDirectory(prefix="udnet-") as folder:
-        folder = Path(folder)
-        if pixels is None:
-            pixels = reference.picture(trial.height, trial.width, trial.repeat)
+    if pixels is None:
+        pixels = reference.picture(trial.height, trial.width, trial.repeat)
+    room = pixels.nbytes + keep_output * pixels.size * 4 + memory.MIB  # the picture, its output, and what is reported
+    with files.scratch(room) as folder:
         np.save(folder / "picture.npy", pixels)
         job = {**asdict(trial), "files": paths, "folder": str(folder), "keep_output": keep_output}
         with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
+            kills = guard.kernel_kills()
             job["started"] = time.time()
             process = subprocess.Popen(
                 held.command([sys.executable, "-m", "udnet.trials.trial", json.dumps(job)]),
@@ -129,13 +129,18 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
                 process.wait()
                 process.stdin.close()
             killed = held.killed
+            starved, ending = guard.starved(process.returncode, kills), guard.ending(process.returncode, kills)
         said = [json.loads(line) for line in _lines(folder / "phases")]
         ended = [one["status"] for one in said if "phase" in one]
         complete = len(ended) == len(PHASES) and not (keep_output and process.returncode)
         if not complete and set(ended) <= {"ok"}:  # it was ended before it could say why
-            status = "oom" if killed else "timeout" if timed_out.is_set() else "error"
-            error = {"oom": f"killed at its memory limit by the {held.kind}", "timeout": f"no end within {timeout} s"}
-            complaint = error.get(status) or _complaint(process.returncode, _lines(folder / "stderr"))
+            if killed:
+                status, complaint = "oom", f"killed at its memory limit by the {held.kind}"
+            elif timed_out.is_set():
+                status, complaint = "timeout", f"no end within {timeout} s"
+            else:
+                stderr = _lines(folder / "stderr") if process.returncode >= 0 else []
+                status, complaint = "oom" if starved else "error", stderr[-1].strip() if stderr else ending
             said.append({"phase": [*PHASES, "steady"][len(ended)], "status": status, "error": complaint})
         rows = [about | one for one in said if "phase" in one]
         samples = [(at - job["started"], rss) for at, rss in samples]
@@ -161,24 +166,17 @@ def measure(variant, size, repeats=1, threads=None, weights=None, runs=1, timeli
     import pandas as pd
 
     from udnet.pictures import images
+    from udnet.system import machine
     from udnet.trials import tables
 
+    threads = machine.threads(threads)
     size = images.parse_size(size) if isinstance(size, str) else size
     limit = None if limit is None else memory.limit_bytes(limit)
     rows = []
     for repeat in range(repeats):
-        one = Trial(variant, *size, threads or os.cpu_count(), repeat, runs, weights, timeline)
+        one = Trial(variant, *size, threads, repeat, runs, weights, timeline)
         rows += run(one, limit).rows
     return tables.typed(pd.DataFrame(rows))
-
-
-def _complaint(returncode, stderr):
-    """Why a worker ended that did not say so: the signal's name, or the last line that it wrote."""
-    import signal
-
-    if returncode < 0:
-        return f"ended by {signal.Signals(-returncode).name}"
-    return stderr[-1].strip() if stderr else f"ended early, with code {returncode}"
 
 
 def _environment(threads, folder):
@@ -288,8 +286,9 @@ class Reporter:
         """The first phase: everything from the process's start to here, which no `track()` could surround."""
         rss, private = memory.resident_and_private()
         now = time.time()
-        peak = memory.lifetime_peak()
-        record = memory.Record(now - self.started, 0, rss, private, rss - private, peak, sys.platform == "linux")
+        exact = memory.peak_is_kept()
+        peak = memory.lifetime_peak() if exact else rss
+        record = memory.Record(now - self.started, 0, rss, private, rss - private, peak, exact)
         line = {"phase": "interpreter", "runs": 1, "start_seconds": 0.0, "end_seconds": now - self.started}
         self._write(**line, status="ok", error="", **asdict(record))
 

@@ -1,7 +1,6 @@
 """A model ready to enhance pictures."""
 
 import importlib.util
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -44,8 +43,9 @@ def load(variant=None, weights=None, threads=None, memory_limit=None):
     variant: bytes, or a size such as "512MiB" (None: half of what is free, where no variant is named).
     """
     from udnet.network import prepared
-    from udnet.system import guard
+    from udnet.system import guard, machine
 
+    threads = machine.threads(threads)
     if memory_limit is not None and "@" in (variant or "") and ":" not in variant:
         raise Error(f"{variant} names a memory limit already: give it once")
     chosen = find(variant or ("onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"))
@@ -55,4 +55,4 @@ def load(variant=None, weights=None, threads=None, memory_limit=None):
         chosen = within(chosen, guard.free() // 2)
     found = prepared.find(weights)
     files = [prepared.prepared(found, form) for form in chosen.forms]
-    return Enhancer(chosen, chosen.load(threads or os.cpu_count(), *files), found)
+    return Enhancer(chosen, chosen.load(threads, *files), found)
