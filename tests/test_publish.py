@@ -497,7 +497,7 @@ def workbench(tmp_path, monkeypatch):
 
 
 MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
-MEASURED += [("levers", "measure")]
+MEASURED += [("levers", "measure"), ("limits", "run")]
 
 
 def git(repo, *arguments):

@@ -213,7 +213,7 @@ def test_reading_and_writing_keep_within_the_limit(files):
     assert network.floor + header.in_and_out + header.beside < network.limit
     plan = network.plan_for(header)
     assert (plan.height, plan.width) == (1000, 504)
-    network.limit -= MIB
+    network.limit -= 2 * MIB  # of which a half is for the next process
     with pytest.raises(Error, match="at least"):
         network.plan_for(header)
 

@@ -78,9 +78,9 @@ def usable(limit):
     return (1 - ROOM) * limit
 
 
-def limit_for(size):
-    """The least limit of which so many bytes are usable, in whole MiB."""
-    return math.ceil(size / (1 - ROOM) / MIB) * MIB
+def limit_for(size, beside=0):
+    """The least limit of which so many bytes are usable, with others that are held beside, in whole MiB."""
+    return math.ceil((size / (1 - ROOM) + beside) / MIB) * MIB
 
 
 def leanest(height, width, threads):

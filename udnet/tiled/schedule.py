@@ -55,6 +55,7 @@ LATENT = 20
 EPS = 1e-5
 SLOPE = 0.01
 PASSES = 5
+SPREAD = memory.MIB // 2  # how far the next process may be above this one before its first picture (measured: 0.3 MiB)
 LARGE = 2_000_000  # pixels, from which a person waits
 
 
@@ -88,7 +89,7 @@ class TiledNetwork:
         budget = plans.usable(self.limit - beside) - self.floor
         found = plans.fit(height, width, self.threads, budget)
         if found is None or around > budget:
-            least = plans.limit_for(self.floor + max(leanest.bytes, around)) + beside
+            least = plans.limit_for(self.floor + SPREAD + max(leanest.bytes, around), beside)
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
