@@ -58,7 +58,7 @@ def not_itself(out, *sources):
     for source in sources:
         with suppress(OSError):  # one of them is not there
             if os.path.samefile(out, source):
-                raise Error(f"{out}: is {source} itself, which would be lost; name another file")
+                raise Error(f"{out}: is the file that it would be made from; name another")
 
 
 def sweep(folder):
