@@ -72,6 +72,19 @@ def test_a_disk_that_is_full_at_last_leaves_the_old_file(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_full_disk_behind_a_library_s_own_error_is_one_line(tmp_path):
+    def save():
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected position in the file")  # as of what puts the archive's end there
+
+    with pytest.raises(Error, match="No space left on device"), files.replacing(tmp_path / "w.pth"):
+        save()
+    with pytest.raises(RuntimeError, match="another matter"), files.replacing(tmp_path / "w.pth"):
+        raise RuntimeError("another matter") from FileNotFoundError("a file")
+
+
 @pytest.mark.parametrize(
     "name", ["x" * 300, "x." + "y" * 300, "folder", "absent/file", "file/file", "x" * 300 + "/file"]
 )
