@@ -48,7 +48,7 @@ def test_what_is_its_own_source_is_refused(tmp_path, link):
     else:
         out = tmp_path / "." / "sub" / ".." / "source.pth"
         (tmp_path / "sub").mkdir()
-    with pytest.raises(Error, match="itself"), files.replacing(out, source):
+    with pytest.raises(Error, match="made from"), files.replacing(out, source):
         raise AssertionError("not to be reached")
     assert source.read_text() == "mine" and out.is_symlink() == (link is os.symlink)
 
@@ -70,6 +70,19 @@ def test_a_disk_that_is_full_at_last_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(Error, match="No space left"), files.replacing(tmp_path / "w.pth") as part:
         part.write_text("new")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_full_disk_behind_a_library_s_own_error_is_one_line(tmp_path):
+    def save():
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected position in the file")  # as of what puts the archive's end there
+
+    with pytest.raises(Error, match="No space left on device"), files.replacing(tmp_path / "w.pth"):
+        save()
+    with pytest.raises(RuntimeError, match="another matter"), files.replacing(tmp_path / "w.pth"):
+        raise RuntimeError("another matter") from FileNotFoundError("a file")
 
 
 @pytest.mark.parametrize(

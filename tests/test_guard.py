@@ -181,6 +181,11 @@ def test_version_1(version_1):
     assert not folder.exists()
 
 
+def test_a_limit_beyond_what_the_kernel_counts_is_none(version_1):
+    with guard.limit(10**40) as held:
+        assert (held.folder / "memory.limit_in_bytes").read_text() == str(2**63 - 1)
+
+
 def test_no_memory_controller_anywhere(version_2):
     version_2.handed_down = lambda _: False
     with guard.limit(512 * MIB) as held:

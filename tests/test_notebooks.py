@@ -179,6 +179,17 @@ def test_a_figure_is_the_same_bytes_again(tmp_path):
     plt.close("all")
 
 
+def test_a_figure_is_the_same_bytes_whatever_the_user_s_settings(tmp_path):
+    theirs = {"savefig.bbox": "tight", "savefig.facecolor": "red", "font.size": 20, "svg.hashsalt": "mine"}
+    drawn = []
+    for settings in ({}, theirs):
+        with plt.rc_context(settings):
+            plots.use()
+            drawn.append([path.read_bytes() for path in plots.save(drawing(), "A line", tmp_path, "line")])
+    assert drawn[0] == drawn[1]
+    plt.close("all")
+
+
 def test_curves_have_a_line_where_there_are_sizes_enough():
     sides = np.array([64, 128, 256, 512])
     rows = pd.DataFrame({"variant": "onnx", "pixels": sides**2, "peak_bytes": 60e6 + 3000.0 * sides**2})

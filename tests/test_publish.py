@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from html.parser import HTMLParser
 from itertools import product
@@ -278,8 +279,23 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     assert [path.read_bytes() for path in paths[:3]] == before, "a failure never replaces the notebook itself"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send there")
-def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path):
+def test_what_a_user_s_home_and_settings_are_is_no_failure(tmp_path, monkeypatch):
+    (tmp_path / "settings").write_text("no such setting: 1\nfigure.max_open_warning: 1\n")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "settings"))
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    drawn = "import matplotlib.pyplot as plt\nfor _ in range(3): plt.figure()\nplt.close('all')"
+    path = notebook(tmp_path / "home.ipynb", drawn, "import onnxruntime, pathlib\nprint(pathlib.Path.home())")
+    assert notebooks.execute([path], tmp_path / "out") == []
+    (home,) = (line for line in printed(tmp_path / "out" / "home.ipynb") if line)
+    assert home.startswith(str(tmp_path / "udnet-"))
+    assert list(tmp_path.glob("udnet-*")) == [], "for the time being"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@pytest.mark.parametrize(("name", "end"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "SystemExit")])
+def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path, name, end):
     told = tmp_path / "kernel"
     path = notebook(
         tmp_path / "long.ipynb",
@@ -287,17 +303,19 @@ def test_an_interrupt_ends_the_work_and_the_kernel(tmp_path):
     )
     code = f"""
 import pathlib
+from udnet.__main__ import _ended_by_signals
 from udnet.pages import notebooks
 try:
-    notebooks.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r})
-except KeyboardInterrupt:
-    print("interrupted")
+    with _ended_by_signals():
+        notebooks.execute([pathlib.Path({str(path)!r})] * 2, {str(tmp_path / "out")!r})
+except (KeyboardInterrupt, SystemExit) as end:
+    print(type(end).__name__)
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
         while not (told.exists() and told.read_text()) and process.poll() is None:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=90)[0] == "interrupted\n"
+        process.send_signal(getattr(signal, name))
+        assert process.communicate(timeout=90)[0] == f"{end}\n"
     assert not psutil.pid_exists(int(told.read_text()))
     assert not (tmp_path / "out" / "long.ipynb").exists()
 

@@ -34,8 +34,9 @@ def main(argv=None):
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         return 1
     except OSError as error:
-        of = f"{error.filename}: " if error.filename else ""
-        return _tell(f"error: {of}{error.strerror or error}", 1)
+        if error.filename:  # a name that was given, too long for instance
+            return _tell(f"error: {error.filename}: {error.strerror}", 2)
+        return _tell(f"error: {error.strerror or error}", 1)
     except MemoryError:
         return _tell("error: out of memory: free some, or ask for less, as with --memory-limit", 1)
     finally:

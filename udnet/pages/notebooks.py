@@ -5,7 +5,7 @@ import asyncio
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -48,7 +48,10 @@ def execute(paths, out, parameters=None, at_once=1):
     one line on stderr; it is kept as far as it came unless that would replace the notebook itself, and the others are
     run. `at_once`: how many run side by side. Returns those lines.
     """
-    return asyncio.run(_execute_all(paths, out and Path(out), parameters or {}, at_once))
+    with _environment() as environment, asyncio.Runner() as runner:
+        loop = runner.get_loop()  # its own `run` would take Ctrl-C for the end of one task
+        loop.add_signal_handler = _leave_signals_alone
+        return loop.run_until_complete(_execute_all(paths, out and Path(out), parameters or {}, at_once, environment))
 
 
 def run(path, out, parameters):
@@ -63,7 +66,22 @@ def run(path, out, parameters):
         raise Error(f"{failures[0]}; see {out / path.name}")
 
 
-async def _execute_all(paths, out, parameters, at_once):
+@contextmanager
+def _environment():
+    """The kernels' environment variables: this package, Matplotlib's own defaults, and a home that can be written.
+
+    Where the user's cannot, as in some containers, libraries warn of it, which would be taken for a notebook's failure.
+    """
+    variables = os.environ | {"PYTHONPATH": files.python_path(), "MATPLOTLIBRC": os.devnull}
+    home = os.path.expanduser("~")
+    if os.path.isdir(home) and os.access(home, os.W_OK):
+        yield variables
+    else:
+        with files.scratch() as made:
+            yield variables | {"HOME": str(made)}
+
+
+async def _execute_all(paths, out, parameters, at_once, environment):
     turn, failures = asyncio.Semaphore(at_once), {}
     if out:
         files.make_folder(out)
@@ -73,7 +91,7 @@ async def _execute_all(paths, out, parameters, at_once):
             async with turn:
                 notebook = nbformat.read(path, as_version=4)
                 in_place = out and out.resolve() == path.parent.resolve()
-                problem = await _run(notebook, path.parent, parameters, keep=not in_place)
+                problem = await _run(notebook, path.parent, parameters, environment, keep=not in_place)
                 _clean(notebook)
                 if problem:
                     failures[path] = f"{path.name}, {problem}"
@@ -106,7 +124,7 @@ def parse(text):
         return name, str(Path(value).resolve()) if value and Path(value).exists() else value
 
 
-async def _run(notebook, cwd, parameters, keep):
+async def _run(notebook, cwd, parameters, environment, keep):
     """Execute a notebook in place with this very Python; what went wrong and in which cell, or None.
 
     The parameters stand at the end of their cell while it runs, and afterwards only with `keep`.
@@ -126,12 +144,11 @@ async def _run(notebook, cwd, parameters, keep):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-        on_notebook_start=_leave_interrupts_alone,
     )
     # Without folders to look in, "python3" is this interpreter, whatever kernels the user has installed by that name.
     client.create_kernel_manager().kernel_spec_manager.kernel_dirs = []
     try:
-        await client.async_execute(env=os.environ | {"PYTHONPATH": files.python_path()})
+        await client.async_execute(env=environment)
     except CellExecutionError as error:
         return f"cell {client.code_cells_executed}: {error.ename}: {_first_line(error.evalue)}"
     except DeadKernelError:
@@ -159,13 +176,9 @@ def _first_line(text):
     return text.strip().partition("\n")[0]
 
 
-def _leave_interrupts_alone(notebook):
-    """Take nbclient's signal handlers away: under them Ctrl-C is a kernel that died, here it is the end of the work."""
-    import signal
-
-    with suppress(RuntimeError):  # Windows has none to take away
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
+def _leave_signals_alone(*_):
+    """Refuse nbclient signal handlers of its own: under them Ctrl-C is a kernel that died, here the end of the work."""
+    raise RuntimeError("as outside the main thread")
 
 
 def _clean(notebook):

@@ -45,12 +45,26 @@ def replacing(out, source=None):
         with part.open("r+b") as file:
             os.fsync(file.fileno())  # some systems tell only here that the disk is full
         part.replace(out)
-    except OSError as error:
-        reason = error.strerror or error
+    except Error:
+        raise
+    except Exception as error:
+        if not (refusal := _refusal(error)):
+            raise
+        reason = refusal.strerror or refusal
         raise Error(f"{out}: cannot be written ({reason}): name another file, or free some space") from error
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _refusal(error):
+    """The system's own error behind an exception, or None: on a full disk a library may raise another on its way out."""
+    if isinstance(error, OSError):
+        return error
+    while error := error.__context__:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return error
+    return None
 
 
 def not_itself(out, *sources):
@@ -58,7 +72,7 @@ def not_itself(out, *sources):
     for source in sources:
         with suppress(OSError):  # one of them is not there
             if os.path.samefile(out, source):
-                raise Error(f"{out}: is {source} itself, which would be lost; name another file")
+                raise Error(f"{out}: is the file that it would be made from; name another")
 
 
 def sweep(folder):

@@ -8,6 +8,7 @@ kills it: enough to protect a machine, not a proof.
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ def limit(size):
     Start the child with `guard.command(argv)`, then call `guard.watch(process)`; afterwards `guard.killed` says
     whether the limit ended it.
     """
+    size = min(size, sys.maxsize)  # of what is more the kernel would read some digits
     guard = ControlGroup.make(size) or Watchdog(size)
     try:
         yield guard
