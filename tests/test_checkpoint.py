@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -78,13 +79,59 @@ def graph_of(state, **more):
 # --- reading ---
 
 
-@pytest.mark.parametrize("prefix", ["", "net.", "module.", "module.net."])
+@pytest.mark.parametrize(
+    "prefix", ["", "net.", "module.net.", "module._orig_mod.", "_orig_mod.module.", "model.net_g."]
+)
 def test_prefixes_are_removed(tmp_path, state, prefix):
     assert same(checkpoint.read(save(renamed(state, prefix), tmp_path / "w.pth")), state)
 
 
-def test_a_wrapped_state_dict_is_read(tmp_path, state):
-    assert same(checkpoint.read(save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")), state)
+@pytest.mark.parametrize("suffix", ["pth", "PTH", "pt", "ckpt", "", "onnx", "ONNX"])
+def test_a_suffix_is_read_in_any_case(tmp_path, state, suffix):
+    path = tmp_path / f"w.{suffix}"
+    onnx.save_model(graph_of(state), path, "protobuf") if suffix.lower() == "onnx" else save(state, path)
+    assert same(checkpoint.read(path), state)
+
+
+def test_a_state_dict_is_found_however_deep(tmp_path, state):
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    for value in (
+        {"epoch": 3, "state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
+        {"model": {"params": {"weights": renamed(state, "module.")}}},
+        {"params": other, "params_ema": state},
+        {"epoch": 3, **state},
+        {"state_dict": {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}},
+    ):
+        read = checkpoint.read(save(value, tmp_path / "w.pth"))
+        assert same(read, state)
+        assert {type(tensor) for tensor in read.values()} == {torch.Tensor}
+        assert not any(tensor.requires_grad for tensor in read.values())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(tmp_path, state, kind):
+    changed = {name: tensor.to(kind) for name, tensor in state.items()}
+    expected = {name: tensor.float() for name, tensor in changed.items()}
+    assert same(checkpoint.read(save(changed, tmp_path / "w.pth")), expected)
+    onnx_kind = onnx.TensorProto.DataType.Value({"float64": "DOUBLE"}.get(str(kind)[6:], str(kind)[6:].upper()))
+    graph = graph_of({})
+    for name, tensor in expected.items():
+        one = helper.make_tensor(name, onnx_kind, tensor.shape, tensor.numpy().ravel())
+        graph.graph.initializer.append(one)
+    onnx.save(graph, tmp_path / "w.onnx")
+    assert same(checkpoint.read(tmp_path / "w.onnx"), expected)
+
+
+def test_other_layouts_become_dense(tmp_path, state):
+    name = "decoder.pr_encoder.conv1.conv.1.weight"
+    for tensor in (
+        state[name].to(memory_format=torch.channels_last),
+        state[name].to_sparse(),
+        state[name][:, :1].expand(-1, 3, -1, -1),
+    ):
+        (read,) = checkpoint.read(save({name: tensor}, tmp_path / "w.pth")).values()
+        assert torch.equal(read, tensor.to_dense().contiguous() if tensor.is_sparse else tensor)
+        assert read.is_contiguous() and read.layout == torch.strided
 
 
 def test_an_onnx_file_is_read_by_its_initializers(tmp_path, state):
@@ -146,6 +193,14 @@ def faults(folder, state):
     save([1, 2], folder / "list.pth")
     save({"epoch": 3}, folder / "no tensors.pth")
     save({}, folder / "nothing.pth")
+    save(dict(enumerate(state.values())), folder / "numbers for names.pth")
+    save({"a": state, "b": state}, folder / "two.pth")
+    save(state | renamed(state, "ema."), folder / "twice.pth")
+    (folder / "w.safetensors").write_bytes(b"1")
+    quantised = graph_of({})
+    quantised.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.int8), "decoder.conv_u.weight"))
+    onnx.save(quantised, folder / "quantised.onnx")
+    os.mkfifo(folder / "pipe.pth")
     onnx.save(graph_of({"other": torch.ones(3)}), folder / "another model.onnx")
     return {
         "absent.pth": "no such file",
@@ -168,6 +223,14 @@ def faults(folder, state):
         "list.pth": "not a state dict",
         "no tensors.pth": "not a state dict",
         "nothing.pth": "not a state dict",
+        "numbers for names.pth": "not a state dict",
+        "two.pth": "several networks, a, b; save the state_dict of one",
+        "twice.pth": "twice, as decoder.pr_encoder.conv1.conv.1.weight and ema.decoder.pr_encoder.conv1.conv.1.weight",
+        "w.safetensors": "make a .pth",
+        "quantised.onnx": "decoder.conv_u.weight is not of floating point",
+        "pipe.pth": "pipe",
+        f"{'x' * 300}.pth": "File name too long",
+        "zero\0byte.pth": "no such file",
     }
 
 
@@ -188,10 +251,22 @@ def test_a_file_that_cannot_be_read_is_one_line_and_nothing_in_it_runs(tmp_path,
         ({"decoder.conv_u.weight": torch.ones(128, 20)}, "misshapen: decoder.conv_u.weight"),
         ({"decoder.conv_u.weight": torch.full((128, 20, 1, 1), torch.nan)}, "not finite: decoder.conv_u.weight"),
         ({"decoder.conv_s.bias": torch.full((128,), torch.inf)}, "not finite: decoder.conv_s.bias"),
+        (
+            {"decoder.conv_s.bias": torch.ones(128, dtype=torch.int32)},
+            "without values of floating point: decoder.conv_s.bias",
+        ),
+        (
+            {"decoder.conv_s.bias": torch.ones(128, device="meta")},
+            "without values of floating point: decoder.conv_s.bias",
+        ),
+        ({"decoder.po_other.bias": torch.ones(3), "VGG16.other.bias": torch.ones(3)}, None),
     ],
 )
 def test_what_does_not_fit_is_named(state, change, said):
     changed = {name: tensor for name, tensor in (state | change).items() if tensor is not None}
+    if said is None:
+        checkpoint.load_into(model.InferenceUDnet(), changed, "w.pth")
+        return
     with pytest.raises(CheckpointError) as error:
         checkpoint.load_into(model.InferenceUDnet(), changed, "w.pth")
     assert str(error.value) == f"w.pth: does not fit InferenceUDnet: {said}"
@@ -200,6 +275,82 @@ def test_what_does_not_fit_is_named(state, change, said):
 def test_a_long_list_is_cut(state):
     with pytest.raises(CheckpointError, match=r"missing: decoder\.po_encoder\S+, \S+, \S+ and 93 more$"):
         checkpoint.load_into(model.UDnet(), state, "w.pth")
+
+
+# --- an ONNX file with second files ---
+
+
+@pytest.fixture
+def parted(tmp_path, state):
+    """A folder with an ONNX file, m.onnx, and its weights beside it, sub/m.data."""
+    folder = tmp_path / "parted"
+    (folder / "sub").mkdir(parents=True)
+    onnx.save(graph_of(state), folder / "m.onnx", save_as_external_data=True, location="sub/m.data", size_threshold=0)
+    return folder
+
+
+def moved(value, folder):
+    """The second file with another value in every place; the ONNX file stays."""
+    size = (folder / "sub" / "m.data").stat().st_size
+    (folder / "sub" / "m.data").write_bytes(np.full(size // 4, value, np.float32).tobytes())
+
+
+def test_second_files_are_read_and_count_in_the_checksum_and_the_caption(parted, state):
+    assert same(checkpoint.read(parted / "m.onnx"), state)
+    before = prepared.find(parted / "m.onnx")
+    assert before.seconds == ("sub/m.data",)
+    assert before.caption == f"weights: m.onnx with sub/m.data (sha256 {before.sha256[:8]})"
+    assert prepared.find(parted / "m.onnx") == before
+    moved(0.5, parted)
+    assert prepared.find(parted / "m.onnx").sha256 != before.sha256
+    assert {tensor.unique().item() for tensor in checkpoint.read(parted / "m.onnx").values()} == {0.5}
+
+
+def test_links_of_a_hub_are_followed(parted, tmp_path, state):
+    hub = tmp_path / "hub"
+    (hub / "sub").mkdir(parents=True)
+    (hub / "m.onnx").symlink_to(parted / "m.onnx")
+    weights = prepared.find(parted / "m.onnx")
+    for linked in (False, True):  # the data beside what is linked to, and a link of its own
+        if linked:
+            (hub / "sub" / "m.data").symlink_to("../../parted/sub/m.data")
+        assert same(checkpoint.read(hub / "m.onnx"), state)
+        assert prepared.find(hub / "m.onnx").sha256 == weights.sha256
+    (parted / "sub" / "m.data").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"m\.onnx: its second file sub/m\.data is a link to \S+, which is not there"
+    ):
+        prepared.find(hub / "m.onnx")
+    with pytest.raises(
+        CheckpointError, match=r"m\.onnx: its weights are in a second file, sub/m\.data; put that beside it"
+    ):
+        prepared.find(parted / "m.onnx")
+
+
+def test_a_second_file_that_is_cut_short_is_one_line(parted):
+    (parted / "sub" / "m.data").write_bytes(b"1234")
+    with pytest.raises(CheckpointError, match=r"does not fit its second file, sub/m\.data; get both again"):
+        checkpoint.read(parted / "m.onnx")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", ""])
+def test_a_second_file_elsewhere_is_refused(tmp_path, state, name):
+    (tmp_path / "secret").write_bytes(b"1" * 10**7)
+    graph = graph_of(state)
+    onnx.external_data_helper.set_external_data(graph.graph.initializer[0], name)
+    graph.graph.initializer[0].ClearField("raw_data")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "m.onnx").write_bytes(graph.SerializeToString())
+    for ask in (prepared.find, checkpoint.read):
+        with pytest.raises(CheckpointError, match="outside its folder"):
+            ask(tmp_path / "in" / "m.onnx")
+
+
+def test_a_long_name_of_a_second_file_is_read_whole(tmp_path, state):
+    name = "/".join(["x" * 100] * 3)
+    content = b"...\x0a\x08location\x12" + bytes([len(name) & 127 | 128, len(name) >> 7]) + name.encode() + b"more"
+    with pytest.raises(CheckpointError, match=f"a second file, {name}; put"):
+        checkpoint.second_files(tmp_path / "m.onnx", content)
 
 
 # --- writing ---
@@ -292,15 +443,52 @@ def test_the_weights_named_go_before_those_in_the_folder_and_those_before_the_de
         prepared.find(tmp_path / "none.pth")
 
 
-def test_a_file_of_the_form_asked_for_is_used_as_it_is(tmp_path, state):
-    whole = prepared.find(save(model.UDnet().state_dict(), tmp_path / "full.pth"))
-    part = prepared.find(save(state, tmp_path / "inference.pth"))
-    onnx.save(graph_of(state), tmp_path / "graph.onnx")
-    graph = prepared.find(tmp_path / "graph.onnx")
-    for weights, form in ((whole, "full"), (part, "inference"), (graph, "onnx")):
-        assert prepared.prepared(weights, form) == weights.path
+def test_a_file_of_anybodys_is_written_again_and_the_project_s_own_is_used_as_it_is(
+    tmp_path, own_cache, at_once, state
+):
+    assert prepared.prepared(prepared.find("default"), "inference") == prepared.DEFAULT
+    seeded = prepared.find("seeded")
+    assert prepared.prepared(seeded, "inference") == seeded.path
+    whole = model.UDnet().state_dict()
+    weights = prepared.find(save({"state_dict": whole}, tmp_path / "full.pth"))
+    for form, expected in (("full", whole), ("inference", {name: whole[name] for name in state})):
+        path = prepared.prepared(weights, form)
+        assert path == own_cache / weights.sha256[:12] / f"{form}.pth"
+        assert same(torch.load(path, weights_only=True), expected)
     with pytest.raises(CheckpointError, match="no such form"):
-        prepared.prepared(part, "tflite")
+        prepared.prepared(weights, "tflite")
+
+
+def test_what_the_cache_lost_is_made_anew(own_cache):
+    made = []
+
+    def ask():
+        return prepared.cached("seeded/seeded.pth", lambda path: (made.append(1), path.write_bytes(b"whole")))
+
+    path = ask()
+    assert path == own_cache / "seeded" / "seeded.pth" and len(made) == 1
+    for damage in (b"", b"who", b"other", None):
+        path.unlink() if damage is None else path.write_bytes(damage)
+        assert ask().read_bytes() == b"whole"
+        assert ask() == path
+    assert len(made) == 5
+    for damage in (b"", b"\xff 0", None):
+        noted = path.with_name("seeded.pth.sha256")
+        noted.unlink() if damage is None else noted.write_bytes(damage)
+        assert ask() == path
+    assert len(made) == 8
+    assert noted.read_text() == f"{hashlib.sha256(b'whole').hexdigest()}  seeded.pth\n"  # as sha256sum takes it
+
+
+@pytest.mark.parametrize("weights", [3, "", b"", 1.5, [1], {"state_dict": 1}, True])
+def test_what_is_no_name_of_a_file_is_one_line(weights):
+    with pytest.raises(CheckpointError, match=r"give the name of a \.pth or an \.onnx"):
+        prepared.find(weights)
+
+
+def test_a_name_in_bytes_is_taken(tmp_path, state):
+    path = save(state, tmp_path / "w.pth")
+    assert prepared.find(os.fsencode(path)) == prepared.find(path) == prepared.find(str(path))
 
 
 def test_a_form_is_made_once(tmp_path, own_cache, at_once, state):
@@ -377,7 +565,7 @@ def test_two_that_write_one_file_leave_one_whole(tmp_path):
 
 def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, at_once, state, capfd):
     weights = prepared.find(save(state, tmp_path / "w.pth"))
-    path = prepared.stand_in("udnet", weights)
+    path = prepared.prepared(weights, "full")
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and "stand-in" in said and str(path) in said
     assert prepared.prepared(weights, "full") == path and not capfd.readouterr().err
@@ -390,7 +578,7 @@ def test_the_stand_in_for_the_full_checkpoint(tmp_path, own_cache, at_once, stat
 
 @pytest.mark.slow
 def test_the_stand_in_for_vgg16_builds_the_network_as_released():
-    path = prepared.stand_in("vgg16")
+    path = prepared.prepared(prepared.find("default"), "vgg16")
     assert abs(path.stat().st_size / 2**20 - 527.8) < 0.1
     network = model.UDnet(vgg_checkpoint=path)
     kept = torch.load(path, mmap=True, weights_only=True)
@@ -406,8 +594,8 @@ def test_clean_removes_what_was_made_and_nothing_else(own_cache, at_once, state,
     for path in others:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    ours = [path for path in own_cache.rglob("*.pth") if path not in others]
-    assert len(ours) == 2
+    ours = [path for path in own_cache.rglob("*.*") if path not in others]
+    assert sorted(path.suffix for path in ours) == [".pth", ".pth", ".sha256", ".sha256"]
     size = sum(path.stat().st_size for path in ours)
     assert prepared.clean() == size > 6 * 2**20
     assert sorted(path for path in own_cache.rglob("*") if path.is_file()) == sorted(others)

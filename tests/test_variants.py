@@ -68,6 +68,8 @@ def test_a_variant_of_ones_own():
     [
         ("onxx", "no variant 'onxx': did you mean onnx, "),
         ("", "no variant ''"),
+        (3, "3 is no variant's name: give one that `udnet variants` lists"),
+        (b"onnx", "is no variant's name"),
         ("absent.py:NAME", "no Python file absent.py"),
         (f"{REPO}:NAME", "no Python file"),
         (f"{REPO / 'Makefile'}:NAME", "no Python file"),
@@ -209,8 +211,9 @@ def test_no_memory_limit_is_one_line(limit):
 
 
 def test_a_memory_limit_is_given_once():
-    with pytest.raises(Error, match="onnx-tiled@512MiB names a memory limit already"):
-        udnet.load("onnx-tiled@512MiB", memory_limit="512MiB")
+    for name, limit in (("onnx-tiled@512MiB", "512MiB"), ("onnx-tiled@512MiB@1GiB", None)):
+        with pytest.raises(Error, match="onnx-tiled@512MiB names a memory limit already"):
+            udnet.load(name, memory_limit=limit)
 
 
 def test_weights_that_are_not_there():

@@ -69,13 +69,13 @@ def read(folder):
 
 
 def _made(name, weights):
-    path = prepared.cache_folder() / weights.sha256[:12] / f"{name}.onnx"
-    if not path.exists():
-        dynamo, opset, columns = CANDIDATES[name]
-        path.parent.mkdir(parents=True, exist_ok=True)
+    dynamo, opset, columns = CANDIDATES[name]
+
+    def write(path):
         with files.replacing(path) as part:
             export.write(_model(weights, columns), part, dynamo, opset)
-    return path
+
+    return prepared.cached(f"{weights.sha256[:12]}/{name}.onnx", write)
 
 
 def _model(weights, columns):

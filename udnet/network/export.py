@@ -10,17 +10,15 @@ import contextlib
 import io
 import logging
 import warnings
-from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
 from udnet import PARITY_LIMIT, Error
-from udnet.network import forms, stages
-from udnet.network.checkpoint import load_into, read
+from udnet.network import forms, sessions, stages
+from udnet.network.checkpoint import is_onnx, load_into, read
 from udnet.network.model import EPS, WIDTH, InferenceUDnet
 from udnet.system.files import replacing
 
@@ -40,7 +38,7 @@ def export(weights, out, form=None):
     `form`: a name of `forms.EXPORTED` (None: `OnnxUDnet`). An export that differs by more than 1e-5 anywhere is not
     written.
     """
-    if Path(out).suffix != ".onnx":
+    if not is_onnx(out):
         raise ExportError(f"{out}: what is written is an ONNX file; end its name in .onnx")
     if form and form not in forms.EXPORTED:
         raise ExportError(f"no graph {form!r}: choose from {', '.join(forms.EXPORTED)}")
@@ -104,14 +102,15 @@ def load(model, state, source):
 def differences(model, path, sizes):
     """The largest difference of an ONNX file's output from a PyTorch model's: yields (size, difference).
 
-    `sizes`: (batch, height, width), multiples of 8.
+    `sizes`: (batch, height, width), multiples of 8; where the file fixes one of them, that is taken.
     """
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for batch, height, width in sizes:
+    session = sessions.opened(path, path)
+    picture, _ = sessions.ends(session, path)
+    for batch, _, height, width in dict.fromkeys(sessions.fitting(picture, size, path) for size in sizes):
         x = _picture(batch, height, width)
         with torch.inference_mode():
             expected = model(torch.from_numpy(x)).numpy()
-        (output,) = session.run(None, {"input": x})
+        output = sessions.run(session, x, path)
         yield f"{height}x{width}" + (f" batch {batch}" if batch > 1 else ""), float(np.abs(output - expected).max())
 
 
@@ -166,7 +165,9 @@ def to_int8(path, out):
     from udnet.pictures import images, reference
 
     pictures = [images.to_batch(reference.picture(*size, seed)) for seed, size in enumerate(CALIBRATION_SIZES)]
-    given = iter([{"input": x} for x in [*pictures, *(_picture(1, *size) for size in CALIBRATION_SIZES)]])
+    session = sessions.opened(path, path)
+    name = sessions.ends(session, path)[0].name
+    given = iter([{name: x} for x in [*pictures, *(_picture(1, *size) for size in CALIBRATION_SIZES)]])
     with _quiet(), replacing(out) as part:
         quantization.quantize_static(
             path,

@@ -1,23 +1,25 @@
 """Which weights, and what is made from them: the files that runtimes load, the embedded default, the stand-ins.
 
-What a runtime needs converted is converted in a child process, so a process that runs one runtime never pays for the
+No variant reads a file of anybody's: that is read once, by `checkpoint` and `sessions`, and what they make of it lies
+in the cache under its checksum. It is done in a child process, so a process that runs one runtime never pays for the
 other.
 """
 
+import functools
 import hashlib
 import math
+import mmap
 import os
-import pickletools
 import re
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from udnet import Error, __version__
-from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError, load_into, need_file, read, save, strip
-from udnet.system.files import DATA, python_path, replacing
+from udnet.network import checkpoint, sessions
+from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
+from udnet.system.files import DATA, python_path, replacing, write_text
 
 WEIGHTS_FOLDER = DATA / "weights"
 DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
@@ -39,35 +41,41 @@ REDUCED = ("onnx-float16", "onnx-int8")  # forms of the exported file in less pr
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights in use: a name to print, the file, and the sha256 of its bytes."""
+    """The weights in use: a name to print, the file, the sha256 of its bytes and of those of its second files."""
 
     name: str
     path: Path
     sha256: str
+    seconds: tuple[str, ...] = ()  # of an ONNX file: names of those beside it that hold its tensors
+    ours: bool = False  # made by this project: loaded as it is
 
     @property
     def caption(self):
         """A short phrase for the caption of a picture: which weights made it."""
-        return f"weights: {self.name} (sha256 {self.sha256[:8]})"
+        more = f" with {checkpoint.few(self.seconds)}" if self.seconds else ""
+        return f"weights: {self.name}{more} (sha256 {self.sha256[:8]})"
 
 
 def find(weights=None):
-    """The weights to use: the file named, else one of yours in data/weights/ (.onnx before .pth), else the default.
+    """The weights to use: the file named, else one of yours in data/weights/ (.onnx before others), else the default.
 
     Two words name files, too: "default", the embedded one, and "seeded", random weights, made on the spot into the
     cache.
     """
+    if not (weights is None or isinstance(weights, str | bytes | os.PathLike)) or weights in ("", b""):
+        raise CheckpointError(f"{weights!r} is no file of weights: give the name of a .pth or an .onnx")
     if weights is None:
-        files = [path for suffix in ("onnx", "pth") for path in sorted(WEIGHTS_FOLDER.glob(f"[!.]*.{suffix}"))]
+        files = [path for path in sorted(WEIGHTS_FOLDER.glob("[!.]*")) if path.suffix.lower() in checkpoint.SUFFIXES]
+        files.sort(key=checkpoint.is_onnx, reverse=True)
         weights = next((path for path in files if path != DEFAULT), "default")
     if weights == "default":
-        return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT))
+        return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT), ours=True)
     if weights == "seeded":
         path = _made(f"seeded/seeded-{__version__}.pth", "seeded")
-        return Weights(SEEDED, path, _sha256(path))
-    path = Path(weights)
-    need_file(path)
-    return Weights(path.name, path.absolute(), _sha256(path))
+        return Weights(SEEDED, path, _sha256(path), ours=True)
+    path = Path(os.fsdecode(weights))
+    checkpoint.need_file(path)
+    return Weights(path.name, path.absolute(), *(_onnx_sha256(path) if checkpoint.is_onnx(path) else [_sha256(path)]))
 
 
 def prepared(weights, form):
@@ -75,44 +83,31 @@ def prepared(weights, form):
 
     weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
     (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the weights), "inference" (66 tensors),
-    "full" (162 tensors; a stand-in where the weights have fewer) or "vgg16" (a stand-in). A file that is of the form
-    already is returned as it is.
+    "full" (162 tensors) or "vgg16" (VGG16's ImageNet checkpoint). The last two are stand-ins of the keys, shapes and
+    size of what the released code loads and cannot be shipped: what the weights lack is seeded. The graph of an ONNX
+    file stays as it is for "onnx", "ort", "onnx-float16" and "onnx-int8".
     """
-    onnx = weights.path.suffix == ".onnx"
+    folder = weights.sha256[:12]
     if form == "onnx":
         # the export depends on this project's code too: each version makes its own
-        return weights.path if onnx else _made(f"{weights.sha256[:12]}/udnet-{__version__}.onnx", "onnx", weights.path)
+        return _made(f"{folder}/udnet-{__version__}.onnx", form, weights.path)
     if form == "ort":
-        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.ort", "ort", prepared(weights, "onnx"))
+        return _made(f"{folder}/udnet-{__version__}.ort", form, prepared(weights, "onnx"))
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
-        return _made(f"{weights.sha256[:12]}/udnet-{form[5:]}-{__version__}.onnx", form, source)
+        return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
     if form == "stages":
-        return _made(f"{weights.sha256[:12]}/udnet-{__version__}.npz", "stages", weights.path)
+        return _made(f"{folder}/udnet-{__version__}.npz", form, weights.path)
     if form == "inference":
-        if not onnx and _holds(weights.path, tensors=66):
-            return weights.path
-        return _made(f"{weights.sha256[:12]}/inference.pth", "strip", weights.path)
+        return weights.path if weights.ours else _made(f"{folder}/inference.pth", form, weights.path)
     if form == "full":
-        return weights.path if not onnx and _holds(weights.path, tensors=162) else stand_in("udnet", weights)
+        say = f"UDnet's full checkpoint (61.5 MiB: {weights.name}, what it lacks is seeded)"
+        return _made(f"{folder}/full.pth", form, weights.path, say=say)
     if form == "vgg16":
-        return stand_in("vgg16")
+        return _made("vgg16/vgg16.pth", form, say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
     raise CheckpointError(
         f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, stages, inference, full or vgg16"
     )
-
-
-def stand_in(kind, weights=None):
-    """A file of the keys, shapes and size of one that the released code loads and that cannot be shipped; in the cache.
-
-    kind: "udnet", the full checkpoint, 61.5 MiB: its inference path from `weights` (default: those in use), the rest
-    seeded; or "vgg16", the ImageNet checkpoint, 527.8 MiB: seeded throughout.
-    """
-    if kind == "vgg16":
-        return _made("vgg16/vgg16.pth", "vgg16", say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
-    weights = weights or find()
-    say = f"UDnet's full checkpoint (61.5 MiB: {weights.name}, what it lacks is seeded)"
-    return _made(f"{weights.sha256[:12]}/full.pth", "full", weights.path, say=say)
 
 
 def cache_folder():
@@ -125,7 +120,8 @@ def cache_folder():
 
 
 _OURS = re.compile(
-    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*\.(pth|onnx|ort|npz)"
+    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*"
+    r"\.(pth|onnx|ort|npz|sha256)"
 )
 
 
@@ -134,10 +130,13 @@ def clean():
     freed = 0
     for path in cache_folder().glob("*/*"):
         if _OURS.fullmatch(path.relative_to(cache_folder()).as_posix()):
-            freed += path.stat().st_size
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+            try:
+                freed += path.stat().st_size
+                path.unlink()
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be removed ({error.strerror}); remove it by hand") from None
     return freed
 
 
@@ -159,14 +158,14 @@ def fetch():
 def check(weights=None):
     """PyTorch against ONNX Runtime on real sizes: yields (size, largest difference).
 
-    weights: as `find` takes them. An .onnx file runs as it is, against its own weights in PyTorch; a .pth file is
-    exported first.
+    weights: as `find` takes them. The graph of an .onnx file runs as it is, at the sizes that it takes, against its own
+    weights in PyTorch; a .pth file is exported first.
     """
     from udnet.network import export
     from udnet.network.model import InferenceUDnet
 
     found = find(weights)
-    model = export.load(InferenceUDnet(), read(found.path), found.name)
+    model = export.load(InferenceUDnet(), checkpoint.read(found.path), found.name)
     yield from export.differences(model, prepared(found, "onnx"), CHECK_SIZES)
 
 
@@ -213,53 +212,88 @@ def _draw(network, seed):
     return state
 
 
-# --- what is made in a child process, into the cache ---
+# --- what is made, into the cache ---
 
 
-def _made(name, form, *weights, say=None):
-    """The file `name` of the cache, made by `python -m udnet.network.prepared` if it is not there yet."""
-    from udnet.system import guard
+def cached(name, write, say=None):
+    """The file `name` of the cache; where it is not there, or is not what was made, `write(path)` makes it.
 
+    A checksum lies beside it. say: what is made, for a line on stderr.
+    """
     out = cache_folder() / name
-    if not out.exists():
+    noted = out.with_name(f"{out.name}.sha256")
+    if not _is_as_made(out, noted):
         if say:
             print(f"udnet: making a stand-in for {say}: {out}", file=sys.stderr)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
-        kills = guard.kernel_kills()
-        command = [sys.executable, "-m", "udnet.network.prepared", form, str(out), *map(str, weights)]
-        child = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": python_path()})
-        if child.returncode:
-            line = child.stderr.strip().rpartition("\n")[2]
-            raise CheckpointError(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
+        write(out)
+        write_text(noted, f"{_sha256(out)}  {out.name}\n")
     return out
 
 
+def _is_as_made(out, noted):
+    try:
+        about = out.stat()
+        return noted.read_bytes().split()[:1] == [_known_sha256(out, about.st_mtime_ns, about.st_size).encode()]
+    except OSError:
+        return False
+
+
+@functools.cache
+def _known_sha256(path, mtime_ns, size):
+    """The checksum of a file as it is now: a study's trials ask for the same files again and again."""
+    return _sha256(path)
+
+
+def _made(name, form, *weights, say=None):
+    """The file `name` of the cache, made by `python -m udnet.network.prepared` where it has to be."""
+
+    from udnet.system import guard
+
+    def write(out):
+        kills = guard.kernel_kills()
+        command = [sys.executable, "-m", "udnet.network.prepared", form, str(out), *map(str, weights)]
+        environment = {**os.environ, "PYTHONPATH": python_path()}
+        child = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+        if child.returncode:
+            line = child.stderr.strip().rpartition("\n")[2]
+            raise CheckpointError(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
+
+    return cached(name, write, say)
+
+
 def _make(form, out, weights=None):
+    """Write a form of `prepared`; weights: the file that it is made from."""
     from udnet.network import export
     from udnet.network.model import VGG16, UDnet
 
-    if form == "seeded":
-        save(seeded(), out)
-    elif form == "strip":
-        strip(weights, out)
-    elif form in REDUCED:
-        (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
-    elif form.startswith("onnx"):
-        export.export(weights, out, form[5:] or None)
-    elif form == "stages":
-        export.export_stages(weights, out)
-    elif form == "ort":
-        _optimise(weights, out)
-    elif form == "full":
-        model, state = UDnet(), read(weights)
-        lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
-        load_into(model, lacking | state, weights)
-        save(model.state_dict(), out)
-    elif form == "vgg16":
-        save(_draw(VGG16, seed=0), out)
+    try:
+        if form == "seeded":
+            checkpoint.save(seeded(), out)
+        elif form == "inference":
+            checkpoint.strip(weights, out)
+        elif form in REDUCED:
+            (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+        elif form == "onnx" and checkpoint.is_onnx(weights):
+            sessions.take(weights, out)
+        elif form.startswith("onnx"):
+            export.export(weights, out, form[5:] or None)
+        elif form == "stages":
+            export.export_stages(weights, out)
+        elif form == "ort":
+            _optimise(weights, out)
+        elif form == "full":
+            model, state = UDnet(), checkpoint.read(weights)
+            lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
+            checkpoint.load_into(model, lacking | state, weights)
+            checkpoint.save(model.state_dict(), out)
+        elif form == "vgg16":
+            checkpoint.save(_draw(VGG16, seed=0), out)
+    except Exception as error:
+        raise sessions.refused(error, weights) from None
 
 
 def _optimise(onnx, out):
@@ -274,25 +308,23 @@ def _optimise(onnx, out):
         onnxruntime.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
 
 
-def _holds(path, tensors):
-    """Whether a .pth file has this many weights, without prefixes, by the names in its pickle: nothing is loaded."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
-        strings = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
-    except (zipfile.BadZipFile, StopIteration, ValueError):
-        return False
-    names = [s for s in strings if s.endswith((".weight", ".bias"))]
-    return len(names) == tensors and all(s.startswith(("decoder.", "VGG16.")) for s in names)
-
-
 def _sha256(path):
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _onnx_sha256(path):
+    """The checksum of an ONNX file and of its second files, and their names; that file is read once for both."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        digest = hashlib.sha256(content)
+        seconds = checkpoint.second_files(path, content)
+    for name, second in seconds.items():
+        digest.update(f"{name} {_sha256(second)}".encode(errors="surrogateescape"))
+    return digest.hexdigest(), tuple(seconds)
+
+
 if __name__ == "__main__":
     try:
         _make(*sys.argv[1:])
-    except Error as error:
+    except (Error, OSError) as error:
         sys.exit(str(error))

@@ -18,6 +18,8 @@ def find(name):
     `NAME+ALLOCATOR` is the variant under another allocator (`allocators`), `NAME@SIZE` a tiled one with the plan for a
     memory limit; `load.NAME` is a rung of the `ladder`, `lever.NAME` one of the `levers`.
     """
+    if not isinstance(name, str):
+        raise Error(f"{name!r} is no variant's name: give one that `udnet variants` lists, or FILE.py:NAME")
     if "+" in name and ":" not in name:
         from udnet.variants import allocators
 
@@ -46,6 +48,8 @@ def family(name):
 
 def within(variant, limit):
     """A tiled variant with the fastest plan that keeps its process within `limit` bytes."""
+    if "@" in variant.name:
+        raise Error(f"{variant.name} names a memory limit already: give it once")
     if variant.schedule != "tiled":
         raise Error(f"{variant.name} has no plan for a memory limit: choose a tiled variant")
     return replace(variant, load=partial(variant.load, limit=limit))

@@ -17,7 +17,7 @@ def load_pytorch_published(threads, full, vgg):
 
     torch.set_num_threads(threads)
     network = model.UDnet(vgg_checkpoint=vgg)
-    network.load_state_dict(torch.load(full, map_location="cpu", weights_only=True), strict=False)
+    network.load_state_dict(torch.load(full, map_location="cpu", weights_only=True))
     return TorchNetwork(network)
 
 

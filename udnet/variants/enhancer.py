@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from udnet import Error
 from udnet.system import memory
 from udnet.variants.catalogue import find, within
 from udnet.variants.variant import enhance
@@ -46,12 +45,11 @@ def load(variant=None, weights=None, threads=None, memory_limit=None):
     from udnet.system import guard, machine
 
     threads = machine.threads(threads)
-    if memory_limit is not None and "@" in (variant or "") and ":" not in variant:
-        raise Error(f"{variant} names a memory limit already: give it once")
-    chosen = find(variant or ("onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"))
+    default = "onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"
+    chosen = find(default if variant is None else variant)
     if memory_limit is not None:
         chosen = within(chosen, memory.limit_bytes(memory_limit))
-    elif not variant:
+    elif variant is None:
         chosen = within(chosen, guard.free() // 2)
     found = prepared.find(weights)
     files = [prepared.prepared(found, form) for form in chosen.forms]

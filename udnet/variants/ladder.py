@@ -49,7 +49,7 @@ def on_meta(model):
 
 
 def load(threads, checkpoint, build, mmap=False, assign=False):
-    """The network that `build(model)` constructs, with the tensors of a checkpoint that it has a place for."""
+    """The network that `build(model)` constructs, with those tensors of a checkpoint that it has a place for."""
     import torch
 
     from udnet.network import model
@@ -57,12 +57,12 @@ def load(threads, checkpoint, build, mmap=False, assign=False):
     torch.set_num_threads(threads)
     network = build(model)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
-    network.load_state_dict(state, strict=False, assign=assign)
+    network.load_state_dict({name: state[name] for name in network.state_dict()}, assign=assign)
     return TorchNetwork(network)
 
 
 def load_any_pickle(threads, full, vgg):
-    """As released, with `weights_only=False`: the files are the project's own stand-ins."""
+    """As released, with `weights_only=False`: whosever the weights are, `prepared` wrote the files."""
     import torch
 
     from udnet.network import model
@@ -70,7 +70,7 @@ def load_any_pickle(threads, full, vgg):
     torch.set_num_threads(threads)
     network = without_vgg(model)
     network.VGG16 = model.PerceptualLoss(model.imagenet_features(vgg, weights_only=False))
-    network.load_state_dict(torch.load(full, map_location="cpu", weights_only=False), strict=False)
+    network.load_state_dict(torch.load(full, map_location="cpu", weights_only=False))
     return TorchNetwork(network)
 
 

@@ -96,7 +96,7 @@ class ShrinkingNetwork(OnnxNetwork):
 
         run = onnxruntime.RunOptions()
         run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return self.session.run(None, {self.input: x}, run)[0]
+        return self.run(x, run)
 
 
 def load_pytorch(threads, checkpoint, levers=()):

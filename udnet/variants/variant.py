@@ -10,8 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from udnet import Error
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -71,14 +69,25 @@ class OnnxNetwork:
             settings.add_session_config_entry(name, value)
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own kinds of them, one for each way in which a file can be wrong
-            if "Protobuf" not in type(error).__name__:
-                raise
-            raise Error(f"{path}: not an ONNX file, or cut short; get the file again") from None
-        self.input = self.session.get_inputs()[0].name
+        except Exception as error:
+            raise _refused(error, path) from None
+        self.path, self.input = path, self.session.get_inputs()[0].name
 
     def __call__(self, x):
-        return self.session.run(None, {self.input: x})[0]
+        return self.run(x)
+
+    def run(self, x, options=None):
+        """The first output for a picture; `options`: the run's, ONNX Runtime's own."""
+        try:
+            return self.session.run(None, {self.input: x}, options)[0]
+        except Exception as error:
+            raise _refused(error, self.path) from None
+
+
+def _refused(error, path):
+    from udnet.network.sessions import refused  # in a trial only where something failed
+
+    return refused(error, path)
 
 
 def inference_module(path, form=None):
