@@ -58,7 +58,7 @@ def replacing(out, source=None):
 
 
 def _refusal(error):
-    """The system's own error behind an exception, or None: on a full disk a library may raise another on its way out."""
+    """The system's own error behind an exception, or None: on a full disk a library may raise another in its place."""
     if isinstance(error, OSError):
         return error
     while error := error.__context__:

@@ -48,7 +48,7 @@ def read_grid(name, weights=None):
             raise ValueError(f"unknown {min(unknown)!r}")
         trials = [one for block in said["trials"] for one in _expand(block, weights)]
         seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", TIMEOUT_SECONDS))
-        size = images.parse_size(said["parity_size"]) if "parity_size" in said else PARITY_SIZE
+        size = images.parse_size(str(said["parity_size"])) if "parity_size" in said else PARITY_SIZE
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
