@@ -100,6 +100,7 @@ def test_a_state_dict_is_found_however_deep(tmp_path, state):
         {"model": {"params": {"weights": renamed(state, "module.")}}},
         {"params": other, "params_ema": state},
         {"epoch": 3, **state},
+        {"model": state, "state_dict": state},
         {"state_dict": {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}},
     ):
         read = checkpoint.read(save(value, tmp_path / "w.pth"))
@@ -194,7 +195,7 @@ def faults(folder, state):
     save({"epoch": 3}, folder / "no tensors.pth")
     save({}, folder / "nothing.pth")
     save(dict(enumerate(state.values())), folder / "numbers for names.pth")
-    save({"a": state, "b": state}, folder / "two.pth")
+    save({"a": state, "b": dict(state)}, folder / "two.pth")
     save(state | renamed(state, "ema."), folder / "twice.pth")
     (folder / "w.safetensors").write_bytes(b"1")
     quantised = graph_of({})

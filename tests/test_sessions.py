@@ -18,10 +18,12 @@ def value(name, shape=PICTURE, kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def model(path, nodes=None, inputs=None, outputs=None, constants=(), ir=10, opset=18):
+SAME, X, Y = helper.make_node("Identity", ["x"], ["y"]), value("x"), value("y")
+
+
+def model(path, nodes=(SAME,), inputs=(X,), outputs=(Y,), constants=(), ir=10, opset=18):
     """An ONNX file that makes `y` of a picture `x`: the same, where no other nodes are given."""
-    nodes = nodes or [helper.make_node("Identity", ["x"], ["y"])]
-    graph = helper.make_graph(nodes, "g", inputs or [value("x")], outputs or [value("y")], initializer=constants)
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=constants)
     proto = helper.make_model(graph, ir_version=ir, opset_imports=[helper.make_opsetid("", opset)])
     path.write_bytes(proto.SerializeToString())
     return path
@@ -75,7 +77,7 @@ def test_a_fixed_size_is_tried_at_that_size(tmp_path):
     network = OnnxNetwork(tmp_path / "taken.onnx", 1)
     assert network(np.ones(fixed, np.float32)).shape == (1, 3, 24, 40)
     with pytest.raises(
-        Error, match=r"taken\.onnx: ONNX Runtime refuses it: Got invalid dimensions for input: x"
+        Error, match="a picture of 16x16: ONNX Runtime refuses it: Got invalid dimensions for input: x"
     ) as error:
         network(np.ones((1, 3, 16, 16), np.float32))
     assert "\n" not in str(error.value)
@@ -100,10 +102,15 @@ FAULTS = {
         "not from one picture to one",
     ),
     "odd size": ({"inputs": [value("x", [1, 3, 50, 50])], "outputs": [value("y", [1, 3, 50, 50])]}, "50x50 alone"),
+    "two at a time": (
+        {"inputs": [value("x", [2, 3, "h", "w"])], "outputs": [value("y", [2, 3, "h", "w"])]},
+        "takes 2 pictures",
+    ),
     "another size": (
         {"nodes": [helper.make_node("GlobalMaxPool", ["x"], ["y"])]},
         "makes 1x3x1x1 of a picture of 1x3x64x64",
     ),
+    "empty": ({"nodes": [], "inputs": [], "outputs": []}, ""),
     "not finite": ({"nodes": [product("nan")], "constants": [constant("nan", np.nan)]}, "not finite"),
 }
 
@@ -122,7 +129,7 @@ def test_what_does_not_fit_is_one_line_and_not_taken(tmp_path, fault):
 
 def test_a_network_of_ones_own_says_what_is_wrong_in_one_line(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"m\.onnx: not an ONNX file, or cut short; get the file again"):
+    with pytest.raises(CheckpointError, match=r"m\.onnx: not an ONNX file, or cut short; get the file again, or"):
         OnnxNetwork(tmp_path / "m.onnx", 1)
     with pytest.raises(CheckpointError, match=r"none\.onnx: ONNX Runtime refuses it"):
         OnnxNetwork(tmp_path / "none.onnx", 1)

@@ -18,7 +18,7 @@ from udnet.system.files import replacing, scratch
 # keys of a full checkpoint that inference does not need
 TRAINING_ONLY = ("decoder.po_", "decoder.compute_z_po.", "decoder.colornet.", "VGG16.")
 SUFFIXES = (".onnx", ".pth", ".pt", ".ckpt")  # in any case; what has none of them is read as a .pth
-DEEPEST = 8  # levels of a checkpoint that are looked through
+NOT_ONNX = "not an ONNX file, or cut short; get the file again, or end its name in .pth if it is a checkpoint"
 
 # a name from UDnet's first part on, or from that of VGG16's own checkpoint; before it stands what trainers wrap with
 _NAME = re.compile(r"(?:[^.]+\.)*?((?:decoder|VGG16|features|classifier)\..+)")
@@ -88,9 +88,10 @@ def _read_pth(path):
                 f"{path}: refused, it holds Python code besides tensors; save its state_dict"
             ) from None
         raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint, or cut short; get the file again, or end its name in .onnx if it is one"
+            f"{path}: not a PyTorch checkpoint as torch.save writes it, or cut short; get or save it again, or end its "
+            "name in .onnx if it is one"
         ) from None
-    found = dict(_state_dicts(value))
+    found = dict(_state_dicts(value, set()))
     averaged = [at for at in found if "ema" in at.lower()]  # what a trainer means to be used
     if len(found) > 1 and len(averaged) != 1:
         raise CheckpointError(f"{path}: holds several networks, {few(list(found))}; save the state_dict of one")
@@ -101,18 +102,19 @@ def _read_pth(path):
     return found[averaged[0]] if averaged else next(iter(found.values()))
 
 
-def _state_dicts(value, at="", depth=0):
-    """The mappings within that hold tensors by UDnet's names: yields (where, tensors by name)."""
+def _state_dicts(value, seen, at=""):
+    """The mappings within that hold tensors by UDnet's names, each once: yields (where, tensors by name)."""
     import torch
 
-    if not isinstance(value, Mapping) or depth > DEEPEST:
+    if not isinstance(value, Mapping) or id(value) in seen:
         return
+    seen.add(id(value))
     tensors = {key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, torch.Tensor)}
     if any(map(_NAME.fullmatch, tensors)):
         yield at, tensors
         return
     for key, one in value.items():
-        yield from _state_dicts(one, f"{at}.{key}".lstrip("."), depth + 1)
+        yield from _state_dicts(one, seen, f"{at}.{key}".lstrip("."))
 
 
 def _read_onnx(path):
@@ -148,7 +150,7 @@ def onnx_model(path):
     try:
         model = onnx.load_from_string(content)
     except Exception:  # protobuf's own kinds
-        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
+        raise CheckpointError(f"{path}: {NOT_ONNX}") from None
     if seconds:
         with scratch() as folder:  # onnx itself follows no link
             for name, second in seconds.items():
@@ -185,6 +187,8 @@ def _second_file(path, name):
         raise CheckpointError(
             f"{path}: its second file {name} is a link to {os.readlink(places[0])}, which is not there"
         )
+    if found is None and os.path.exists(places[0]):
+        raise CheckpointError(f"{path}: its second file {name} is a folder, a device or a pipe; put the file there")
     if found is None:
         raise CheckpointError(f"{path}: its weights are in a second file, {name}; put that beside it")
     return found

@@ -5,6 +5,7 @@ in the cache under its checksum. It is done in a child process, so a process tha
 other.
 """
 
+import errno
 import functools
 import hashlib
 import math
@@ -227,6 +228,8 @@ def cached(name, write, say=None):
             print(f"udnet: making a stand-in for {say}: {out}", file=sys.stderr)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(out.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
         write(out)
@@ -292,8 +295,12 @@ def _make(form, out, weights=None):
             checkpoint.save(model.state_dict(), out)
         elif form == "vgg16":
             checkpoint.save(_draw(VGG16, seed=0), out)
-    except Exception as error:
-        raise sessions.refused(error, weights) from None
+    except Error:
+        raise
+    except Exception as error:  # each library's own kinds
+        told = sessions.refused(error, weights)
+        said = f"{weights}: cannot be made into {form}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise CheckpointError(said) if told is error else told from None
 
 
 def _optimise(onnx, out):
@@ -326,5 +333,5 @@ def _onnx_sha256(path):
 if __name__ == "__main__":
     try:
         _make(*sys.argv[1:])
-    except (Error, OSError) as error:
-        sys.exit(str(error))
+    except Error as error:
+        sys.exit(str(error).replace("\n", "\\n"))

@@ -6,11 +6,12 @@ Imports ONNX Runtime where it needs it: a trial has it from elsewhere.
 import re
 from pathlib import Path
 
-from udnet.network.checkpoint import CheckpointError, onnx_model, second_files
+from udnet.network.checkpoint import NOT_ONNX, CheckpointError, onnx_model, second_files
 from udnet.system.files import replacing
 
 SIDE = 64  # of the picture that a file is tried with
-REMEDY = "if it holds UDnet's weights, `udnet export` makes a file of them that runs"
+REMEDY = "where the weights are UDnet's, `udnet export` makes a file that takes any picture"
+OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation")
 
 
 def take(path, out):
@@ -24,7 +25,10 @@ def take(path, out):
     model = onnx_model(path)
     session = opened(model.SerializeToString(), path)
     picture, output = ends(session, path)
-    x = np.full(fitting(picture, (1, SIDE, SIDE), path), 0.5, np.float32)
+    shape = fitting(picture, (1, SIDE, SIDE), path)
+    if shape[0] > 1:
+        raise CheckpointError(f"{path}: takes {shape[0]} pictures at a time, where one is given; {REMEDY}")
+    x = np.full(shape, 0.5, np.float32)
     enhanced = run(session, x, path)
     if enhanced.shape != x.shape:
         raise CheckpointError(f"{path}: makes {_by(enhanced.shape)} of a picture of {_by(x.shape)}; {REMEDY}")
@@ -45,7 +49,7 @@ def opened(model, path):
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors alone
+    settings.log_severity_level = 4  # the exception says it
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -93,15 +97,14 @@ def fitting(picture, size, path):
 
 
 def refused(error, path):
-    """An exception of ONNX Runtime's as one line about the file; any other, and one about memory, as it is."""
+    """An exception of ONNX Runtime's as one line about `path`; any other, and one about memory, as it is."""
     said = " ".join(str(error).split())
-    if not type(error).__module__.startswith("onnxruntime") or "alloc" in said.lower():
+    if not type(error).__module__.startswith("onnxruntime") or any(word in said.lower() for word in OF_MEMORY):
         return error
     if "PROTOBUF" in said:
-        return CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again")
-    said = re.sub(
-        r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?(\S+:\d+ .*?\) (?=[A-Z]))?", "", said
-    )
+        return CheckpointError(f"{path}: {NOT_ONNX}")
+    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?", "", said)
+    said = re.sub(r"\S+\.(cc|h):\d+ (\S+ (?=[A-Z])|.*?\) (?=\w))", "", said)  # where in its source
     return CheckpointError(f"{path}: ONNX Runtime refuses it: {said[:300]}; {REMEDY}")
 
 

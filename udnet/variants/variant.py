@@ -62,7 +62,7 @@ class OnnxNetwork:
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
-        settings.log_severity_level = 3  # errors alone
+        settings.log_severity_level = 4  # the exception says it
         for name, value in options.items():
             setattr(settings, name, value)
         for name, value in (entries or {}).items():
@@ -71,7 +71,7 @@ class OnnxNetwork:
             self.session = onnxruntime.InferenceSession(os.fspath(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise _refused(error, path) from None
-        self.path, self.input = path, self.session.get_inputs()[0].name
+        self.input = self.session.get_inputs()[0].name
 
     def __call__(self, x):
         return self.run(x)
@@ -81,13 +81,13 @@ class OnnxNetwork:
         try:
             return self.session.run(None, {self.input: x}, options)[0]
         except Exception as error:
-            raise _refused(error, self.path) from None
+            raise _refused(error, "a picture of {}x{}".format(*x.shape[2:])) from None
 
 
-def _refused(error, path):
+def _refused(error, what):
     from udnet.network.sessions import refused  # in a trial only where something failed
 
-    return refused(error, path)
+    return refused(error, what)
 
 
 def inference_module(path, form=None):
