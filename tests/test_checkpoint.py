@@ -93,6 +93,14 @@ def test_a_suffix_is_read_in_any_case(tmp_path, state, suffix):
     assert same(checkpoint.read(path), state)
 
 
+def test_a_file_is_read_as_what_it_is_whatever_its_name(tmp_path, state):
+    save(state, tmp_path / "checkpoint.onnx")
+    torch.save(state, tmp_path / "old.onnx", _use_new_zipfile_serialization=False)
+    onnx.save_model(graph_of(state), tmp_path / "graph.pth", "protobuf")
+    for name in ("checkpoint.onnx", "old.onnx", "graph.pth"):
+        assert same(checkpoint.read(tmp_path / name), state)
+
+
 def test_a_state_dict_is_found_however_deep(tmp_path, state):
     other = {name: tensor + 1 for name, tensor in state.items()}
     for value in (

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_one_line_and_not_taken(tmp_path, fault):
 
 def test_a_network_of_ones_own_says_what_is_wrong_in_one_line(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"m\.onnx: not an ONNX file, or cut short; get the file again, or"):
+    with pytest.raises(CheckpointError, match=r"m\.onnx: not an ONNX file, or cut short; get the file again"):
         OnnxNetwork(tmp_path / "m.onnx", 1)
     with pytest.raises(CheckpointError, match=r"none\.onnx: ONNX Runtime refuses it"):
         OnnxNetwork(tmp_path / "none.onnx", 1)

@@ -18,7 +18,6 @@ from udnet.system.files import replacing, scratch
 # keys of a full checkpoint that inference does not need
 TRAINING_ONLY = ("decoder.po_", "decoder.compute_z_po.", "decoder.colornet.", "VGG16.")
 SUFFIXES = (".onnx", ".pth", ".pt", ".ckpt")  # in any case; what has none of them is read as a .pth
-NOT_ONNX = "not an ONNX file, or cut short; get the file again, or end its name in .pth if it is a checkpoint"
 
 # a name from UDnet's first part on, or from that of VGG16's own checkpoint; before it stands what trainers wrap with
 _NAME = re.compile(r"(?:[^.]+\.)*?((?:decoder|VGG16|features|classifier)\..+)")
@@ -68,8 +67,11 @@ def _plain(tensor):
 
 
 def is_onnx(path):
-    """Whether a file is ONNX, by its name."""
-    return Path(path).suffix.lower() == ".onnx"
+    """Whether a file is ONNX rather than a checkpoint: by its first byte where that tells, else by its name."""
+    with path.open("rb") as file:
+        start = file.read(1)
+    # the tag of the IR version; of a zip archive; of a pickle, as torch.save once wrote
+    return {b"\x08": True, b"P": False, b"\x80": False}.get(start, path.suffix.lower() == ".onnx")
 
 
 def _read_pth(path):
@@ -88,8 +90,7 @@ def _read_pth(path):
                 f"{path}: refused, it holds Python code besides tensors; save its state_dict"
             ) from None
         raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint as torch.save writes it, or cut short; get or save it again, or end its "
-            "name in .onnx if it is one"
+            f"{path}: not a PyTorch checkpoint as torch.save writes it, or cut short; get or save it again"
         ) from None
     found = dict(_state_dicts(value, set()))
     averaged = [at for at in found if "ema" in at.lower()]  # what a trainer means to be used
@@ -150,7 +151,7 @@ def onnx_model(path):
     try:
         model = onnx.load_from_string(content)
     except Exception:  # protobuf's own kinds
-        raise CheckpointError(f"{path}: {NOT_ONNX}") from None
+        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
     if seconds:
         with scratch() as folder:  # onnx itself follows no link
             for name, second in seconds.items():

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from torch import nn
 
 from udnet import PARITY_LIMIT, Error
 from udnet.network import forms, sessions, stages
-from udnet.network.checkpoint import is_onnx, load_into, read
+from udnet.network.checkpoint import load_into, read
 from udnet.network.model import EPS, WIDTH, InferenceUDnet
 from udnet.system.files import replacing
 
@@ -38,7 +39,7 @@ def export(weights, out, form=None):
     `form`: a name of `forms.EXPORTED` (None: `OnnxUDnet`). An export that differs by more than 1e-5 anywhere is not
     written.
     """
-    if not is_onnx(out):
+    if Path(out).suffix.lower() != ".onnx":
         raise ExportError(f"{out}: what is written is an ONNX file; end its name in .onnx")
     if form and form not in forms.EXPORTED:
         raise ExportError(f"no graph {form!r}: choose from {', '.join(forms.EXPORTED)}")

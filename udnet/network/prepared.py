@@ -67,7 +67,7 @@ def find(weights=None):
         raise CheckpointError(f"{weights!r} is no file of weights: give the name of a .pth or an .onnx")
     if weights is None:
         files = [path for path in sorted(WEIGHTS_FOLDER.glob("[!.]*")) if path.suffix.lower() in checkpoint.SUFFIXES]
-        files.sort(key=checkpoint.is_onnx, reverse=True)
+        files.sort(key=lambda path: path.suffix.lower() != ".onnx")
         weights = next((path for path in files if path != DEFAULT), "default")
     if weights == "default":
         return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT), ours=True)
@@ -280,7 +280,7 @@ def _make(form, out, weights=None):
             checkpoint.strip(weights, out)
         elif form in REDUCED:
             (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
-        elif form == "onnx" and checkpoint.is_onnx(weights):
+        elif form == "onnx" and checkpoint.is_onnx(Path(weights)):
             sessions.take(weights, out)
         elif form.startswith("onnx"):
             export.export(weights, out, form[5:] or None)

@@ -6,7 +6,7 @@ Imports ONNX Runtime where it needs it: a trial has it from elsewhere.
 import re
 from pathlib import Path
 
-from udnet.network.checkpoint import NOT_ONNX, CheckpointError, onnx_model, second_files
+from udnet.network.checkpoint import CheckpointError, onnx_model, second_files
 from udnet.system.files import replacing
 
 SIDE = 64  # of the picture that a file is tried with
@@ -102,7 +102,7 @@ def refused(error, path):
     if not type(error).__module__.startswith("onnxruntime") or any(word in said.lower() for word in OF_MEMORY):
         return error
     if "PROTOBUF" in said:
-        return CheckpointError(f"{path}: {NOT_ONNX}")
+        return CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again")
     said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?", "", said)
     said = re.sub(r"\S+\.(cc|h):\d+ (\S+ (?=[A-Z])|.*?\) (?=\w))", "", said)  # where in its source
     return CheckpointError(f"{path}: ONNX Runtime refuses it: {said[:300]}; {REMEDY}")
