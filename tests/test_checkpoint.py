@@ -468,6 +468,17 @@ def test_a_file_of_anybodys_is_written_again_and_the_project_s_own_is_used_as_it
         prepared.prepared(weights, "tflite")
 
 
+def test_no_code_of_a_user_s_file_runs_whatever_is_made_of_it(tmp_path, own_cache, at_once, state):
+    """`load.any-pickle` loads "full" with `weights_only=False`: what is in the cache, never the file itself."""
+    whole = model.UDnet().state_dict()
+    weights = prepared.find(save(whole | {"more": Evil(tmp_path / "ran")}, tmp_path / "evil.pth"))
+    for form in ("full", "inference", "onnx", "stages"):
+        with pytest.raises(CheckpointError, match=r"evil\.pth: refused, it holds Python code"):
+            prepared.prepared(weights, form)
+    assert not (tmp_path / "ran").exists()
+    assert not [path for path in own_cache.rglob("*") if path.is_file()]
+
+
 def test_what_the_cache_lost_is_made_anew(own_cache):
     made = []
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import udnet
 from udnet import Error
+from udnet.network import prepared
 from udnet.pictures import photographs, reference
 from udnet.system import guard, memory
 from udnet.trials import trial
@@ -214,6 +215,17 @@ def test_a_memory_limit_is_given_once():
     for name, limit in (("onnx-tiled@512MiB", "512MiB"), ("onnx-tiled@512MiB@1GiB", None)):
         with pytest.raises(Error, match="onnx-tiled@512MiB names a memory limit already"):
             udnet.load(name, memory_limit=limit)
+
+
+@pytest.mark.parametrize("name", ["load.stripped", "load.mmap", "load.meta"])
+def test_a_rung_is_not_loaded_with_a_tensor_missing(tmp_path, name):
+    import torch
+
+    state = torch.load(prepared.DEFAULT, weights_only=True)
+    del state["decoder.conv_u.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(KeyError, match=r"decoder\.conv_u\.bias"):
+        catalogue.find(name).load(1, tmp_path / "w.pth")
 
 
 def test_weights_that_are_not_there():
