@@ -175,7 +175,10 @@ def test_a_figure_is_saved_only_where_a_folder_is_given(tmp_path, displayed):
 
 
 def test_a_figure_is_the_same_bytes_again(tmp_path):
-    once, again = (plots.save(drawing(), "A line", tmp_path / name, "line") for name in ("once", "again"))
+    once, again = (drawing() for _ in range(2))
+    for figure in (once, again):
+        figure.axes[0].scatter(range(20), range(20), c=range(20))  # marks with identifiers of another kind
+    once, again = (plots.save(figure, "A line", tmp_path / str(id(figure)), "line") for figure in (once, again))
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
     plt.close("all")
 

@@ -245,5 +245,7 @@ def _numbered(svg):
     """An SVG with its identifiers numbered in turn: Matplotlib's hash the last bits of floats, which differ by CPU."""
     known = {}
     return re.sub(
-        r"(?<=[\"#])(m|p|image)[0-9a-f]{10}\b", lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"), svg
+        r"(?<=[\"#])(m|p|image|C[0-9a-f]+_[0-9a-f]+_)[0-9a-f]{10}\b",
+        lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"),
+        svg,
     )
