@@ -230,6 +230,15 @@ def test_notebook_8_runs_and_its_controls_answer(opened, tmp_path):
     said = [output["data"]["text/plain"] for output in outputs(*cells(page)) if "image/jpeg" in output.get("data", {})]
     assert "onnx-lean: peak" in "".join(said[0])
 
+    enhance.get_by_label("variant").select_option("onnx-tiled")
+    enhance.get_by_label("longer side").press("End")
+    for _ in range(2):  # in the main thread, and then in another one
+        enhance.get_by_role("button", name="run").click()
+        enhance.locator("progress").wait_for()
+        page.wait_for_timeout(1000)
+        page.evaluate("shown.sessionContext.session.kernel.interrupt()")
+        enhance.get_by_text("stopped").wait_for()
+
     fits.get_by_label("limit").select_option("128MiB")
     fits.locator("select", has_text="4320x7680").select_option("4320x7680")
     fits.get_by_role("button", name="ask").click()

@@ -101,6 +101,13 @@ def test_the_allocator_shown_is_the_systems_unless_another_alone_agrees(judged):
     assert shown["C07"] == shown["C08"] == "", "none gives it"
 
 
+def test_a_cause_repeats_what_the_protocol_gave(judged):
+    by_id = {one.id: one for one in judged}
+    for claim in ("C17", "C19", "C20"):
+        value = evidence.shown(by_id[claim].replayed, by_id[claim].unit).partition(" ")[0].removesuffix("x")
+        assert f" {value} " in by_id[claim].cause, claim
+
+
 @pytest.fixture
 def local(published):
     """The published study and its audit as a quick one would have them: sizes up to 512, no other allocator."""

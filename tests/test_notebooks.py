@@ -13,6 +13,7 @@ from test_publish import COSTS, fabricate
 
 from udnet import PARITY_LIMIT, NotMeasured
 from udnet.experiments import instruments
+from udnet.network import lifetimes, prepared
 from udnet.pages import notebooks, plots, publish
 from udnet.system import files
 from udnet.trials import study, tables
@@ -174,7 +175,10 @@ def test_a_figure_is_saved_only_where_a_folder_is_given(tmp_path, displayed):
 
 
 def test_a_figure_is_the_same_bytes_again(tmp_path):
-    once, again = (plots.save(drawing(), "A line", tmp_path / name, "line") for name in ("once", "again"))
+    once, again = (drawing() for _ in range(2))
+    for figure in (once, again):
+        figure.axes[0].scatter(range(20), range(20), c=range(20))  # marks with identifiers of another kind
+    once, again = (plots.save(figure, "A line", tmp_path / str(id(figure)), "line") for figure in (once, again))
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
     plt.close("all")
 
@@ -193,10 +197,55 @@ def test_a_figure_is_the_same_bytes_whatever_the_user_s_settings(tmp_path):
 def test_curves_have_a_line_where_there_are_sizes_enough():
     sides = np.array([64, 128, 256, 512])
     rows = pd.DataFrame({"variant": "onnx", "pixels": sides**2, "peak_bytes": 60e6 + 3000.0 * sides**2})
+    rows["schedule"] = "whole"
     few = rows[:2].assign(variant="mine", peak_bytes=1e9)
+    tiled = rows.assign(variant="onnx-tiled", schedule="tiled", peak_bytes=9e7)
     figure, ax = plt.subplots()
-    plots.scaling_curves(pd.concat([rows, few]), ax)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine", "onnx"], "the highest first"
+    plots.scaling_curves(pd.concat([rows, few, tiled]), ax)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["mine", "onnx", "onnx-tiled"], "the highest first"
     lengths = sorted(len(line.get_xdata()) for line in ax.lines)
-    assert lengths == [0, 0, 2, 2, 4, 200], "points and a legend's entry each, medians, and a fitted line"
+    assert lengths == [0, 0, 0, 2, 2, 4, 4, 4, 200], "points and a legend's entry each, medians, and one fitted line"
     plt.close(figure)
+
+
+def test_a_saved_figure_is_shown_again_with_its_text(tmp_path, displayed):
+    plots.save(drawing(), 'Rising, "fast" & far', tmp_path, "line")
+    plt.close("all")
+    plots.saved(tmp_path, "line")
+    ((bundle, how),) = displayed
+    assert bundle["image/png"] == (tmp_path / "line.png").read_bytes()
+    assert how["metadata"] == {"image/png": {"alt": 'Rising, "fast" & far'}}
+    for folder in (tmp_path / "elsewhere", None):
+        with pytest.raises(NotMeasured, match="the figure line has not been drawn for this study"):
+            plots.saved(folder, "line")
+
+
+@pytest.mark.parametrize("sides", [True, False], ids=["as it stands", "by its recipe for megapixels"])
+def test_every_line_of_the_peak_memory_figure_follows_its_axis(tmp_path, monkeypatch, sides):
+    made = fabricate(tmp_path / "study", COSTS)
+    (path,) = [path for path in NOTEBOOKS if path.name.startswith("04")]
+    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    code = code[: next(place for place, source in enumerate(code) if '"scaling-memory"' in source) + 1]
+    code.insert(2, f"study = {str(made.folder)!r}")
+    if not sides:
+        assert "x = np.sqrt" in code[-1]
+        code[-1] = code[-1].replace("x = np.sqrt", "x = lambda pixels: pixels / 1e6")
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda figure, *_: shown.append(figure))
+    monkeypatch.setattr(prepared, "prepared", lambda *_: None)
+    monkeypatch.setattr(lifetimes, "per_pixel", lambda graph, schedule: {"stored": 1500, "best order": 1000}[schedule])
+    with plt.rc_context():
+        names = {}
+        for source in code:
+            exec(source, names)
+    (ax,) = shown[0].axes
+    low, high = (64, 512) if sides else (64**2 / 1e6, 512**2 / 1e6)
+    ends = [(min(line.get_xdata()), max(line.get_xdata())) for line in ax.lines if len(line.get_xdata())]
+    # by hand: the crossing is at a side of 501.7; every other line goes from the smallest size to the largest
+    met = 501.7 if sides else 501.7**2 / 1e6
+    assert sum(end == pytest.approx((met, met), rel=1e-3) for end in ends) == 1
+    assert sum(end == pytest.approx((low, high)) for end in ends) == len(ends) - 1 >= 2 * len(COSTS) + 2
+    (label,) = [text for text in ax.texts if "502" in text.get_text()]
+    assert label.get_position()[0] == pytest.approx(met, rel=1e-3)
+    plt.close("all")

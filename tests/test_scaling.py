@@ -67,13 +67,14 @@ def test_too_few_sizes_are_refused():
         scaling.fit(few[few.pixels < 512**2])
 
 
-def test_fits_are_those_of_the_variants_with_enough_sizes():
-    rows = frame(1e6, 10)
-    both = pd.concat([rows.assign(variant="a"), rows[rows.pixels < 512**2].assign(variant="b")])
-    known = scaling.fits(both)
+def test_fits_are_those_of_whole_images_at_enough_sizes():
+    rows = frame(1e6, 10).assign(schedule="whole")
+    few, tiled = rows[rows.pixels < 512**2].assign(variant="b"), rows.assign(variant="c", schedule="tiled")
+    known = scaling.fits(pd.concat([rows.assign(variant="a"), few, tiled]))
     assert list(known) == ["a"] and known["a"].slope == pytest.approx(10)
-    with pytest.raises(NotMeasured, match="fewer than 4 sizes of b"):
-        known["b"]
+    for name in ("b", "c"):
+        with pytest.raises(NotMeasured, match=f"no line of {name}: it takes 4 sizes of whole images"):
+            known[name]
 
 
 def test_selecting_says_what_is_not_there():

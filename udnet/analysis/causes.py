@@ -84,7 +84,7 @@ def added_as_released(e):
 def kept_as_released(e):
     return (
         f"The report's {said('C12')} is the import of torch, {_m(e.sample('import_bytes', 'pytorch'))} here, and what "
-        f"the allocator has kept of the training network. Resident after the same steps are "
+        f"the allocator has kept of the training network. Resident after the report's own steps are "
         f"{_by_allocator(e, lambda under: under.reading('pytorch', 'load'))}; with the inference path alone "
         f"{_m(e.sample('load_bytes', 'pytorch'))}."
     )
@@ -179,11 +179,12 @@ def onnx_load_time(e):
 
 
 def load_time_ratio(e):
-    released, torch, onnx = (e.sample("load_seconds", name) for name in ("pytorch-published", "pytorch", "onnx"))
+    released, session = (e.reading(script, "load", column="seconds") for script in ("pytorch", "onnx"))
+    torch, onnx = (e.sample("load_seconds", name) for name in ("pytorch", "onnx"))
     return (
         f"The report's {said('C17')} is {said('C15')} over {said('C16')}: the training network on one side only, "
-        f"{_over(released, onnx):.0f} times here. The inference path takes {_over(torch, onnx):.2f} times as long to "
-        f"load as a session."
+        f"{_over(released, session):.1f} times by the same steps here. The inference path takes "
+        f"{_over(torch, onnx):.2f} times as long to load as a session."
     )
 
 
@@ -372,11 +373,12 @@ def unequal_sizes(e):
 
 def buffer(e):
     spread = scaling.spread(scaling.costs(e.study.trials))
+    peak = _m(e.sample("process_peak_bytes", "onnx", 512))
     return (
         f"Of equal trials the largest peak is at most {spread.max():.1%} above the smallest "
-        f"({spread.idxmax()[0]}): repeats need no more of the {said('C36')}%. The report's plan with it, {said('C33')} "
-        f"GB and {said('C36')}% or {planned():,.0f} MiB, {'holds' if covered(e).holds else 'does not hold'} the "
-        f"default session's peak at 512x512, {_m(e.sample('process_peak_bytes', 'onnx', 512))}."
+        f"({spread.idxmax()[0]}): that is the buffer which differences between repeats need. The report's plan, "
+        f"{said('C33')} GB and {said('C36')}% or {planned():,.0f} MiB, "
+        f"{'holds' if covered(e).holds else 'does not hold'} the default session's peak at 512x512, {peak}."
     )
 
 

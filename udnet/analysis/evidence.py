@@ -11,9 +11,9 @@ from udnet.analysis import scaling
 from udnet.analysis.scaling import Estimate
 from udnet.system.files import DATA
 from udnet.system.memory import MIB, mib
+from udnet.variants import allocators
 
 FILE = DATA / "claims.csv"
-ALLOCATORS = ("", "tcmalloc", "jemalloc", "mimalloc", "hugepages")  # the first that agrees with a claim is shown
 LARGE = 1024  # side of the picture that a statement about any size takes at least
 UNITS = {"MB": " MiB", "GB": " GiB", "s": " s"}  # the report's MB are MiB
 
@@ -51,9 +51,9 @@ class Evidence:
 
     @property
     def allocators(self):
-        """Those under which both scripts ran, the system's first, in the order of `ALLOCATORS`."""
+        """Those under which both scripts ran, the system's first: the first that agrees with a claim is shown."""
         done = self.audit.protocol[self.audit.protocol.error.eq("")]
-        return [name for name in ALLOCATORS if done[done.allocator == name].script.nunique() > 1]
+        return [name for name in ("", *allocators.NAMES) if done[done.allocator == name].script.nunique() > 1]
 
     def under(self, allocator):
         """The same evidence, with the report's protocol as it ran under an allocator."""

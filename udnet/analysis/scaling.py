@@ -163,15 +163,19 @@ def at_sizes(frame, least):
 
 
 class Fits(dict):
-    """A `Fit` by variant; one that is not there was measured at too few sizes."""
+    """A `Fit` by variant; one that is not there was measured at too few sizes, or is tiled."""
 
     def __missing__(self, name):
-        raise NotMeasured(f"fewer than {SIZES} sizes of {name}")
+        raise NotMeasured(f"no line of {name}: it takes {SIZES} sizes of whole images")
 
 
 def fits(frame, value="peak_bytes"):
-    """The `Fits` of a column of `costs`, of every variant that was measured at enough sizes."""
-    return Fits({name: fit(rows, value) for name, rows in at_sizes(frame, SIZES).groupby("variant")})
+    """The `Fits` of a column of `costs`, of every variant that was measured at enough sizes.
+
+    Whole images alone: what a tiled variant costs follows its plan, and is not on a line.
+    """
+    whole = at_sizes(frame[frame.schedule == "whole"], SIZES)
+    return Fits({name: fit(rows, value) for name, rows in whole.groupby("variant")})
 
 
 def fit(frame, value="peak_bytes"):

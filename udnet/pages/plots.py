@@ -3,6 +3,7 @@
 A helper draws on the Axes that it is given and returns it; titles, labels and scales belong to the cell that calls it.
 """
 
+import html
 import io
 import re
 from contextlib import contextmanager
@@ -85,17 +86,17 @@ def scaling_curves(frame, ax, value="peak_bytes", unit=MIB, x=np.sqrt, fits=True
     """Each variant's trials as points, its fitted line with its 95% band, and a legend in the order of the curves.
 
     `frame`: rows of `scaling.costs`; `value`: its column; `unit`: what one unit of the axis is; `x`: what of the number
-    of pixels stands on the other axis (default: the side of the square). A variant measured at too few sizes for a
-    line, or all without `fits`, is joined by its medians.
+    of pixels stands on the other axis (default: the side of the square). A variant that has no line (`scaling.fits`),
+    or all without `fits`, is joined by its medians.
     """
-    ends = {}
+    ends, lines = {}, scaling.fits(frame, value) if fits else {}
     for variant in order(frame.variant.unique()):
         rows = frame[frame.variant == variant]
         style = look(variant)
         ax.plot(x(rows.pixels), rows[value] / unit, ls="", alpha=0.55, mec="none", **style)
         (ends[variant],) = ax.plot([], [], label=variant, lw=1.5, **style)  # point and line, as the legend shows them
-        if fits and rows.pixels.nunique() >= scaling.SIZES:
-            fit = scaling.fit(rows, value)
+        if variant in lines:
+            fit = lines[variant]
             pixels = np.geomspace(rows.pixels.min(), rows.pixels.max(), 200)
             ax.plot(x(pixels), fit(pixels) / unit, color=style["color"], lw=1.5)
             low, high = fit.band(pixels)
@@ -109,17 +110,18 @@ def scaling_curves(frame, ax, value="peak_bytes", unit=MIB, x=np.sqrt, fits=True
     return ax
 
 
-def floors(ax, sides, costs, graph):
+def floors(ax, pixels, costs, graph, x=np.sqrt):
     """Broken lines of what a session holds before its first picture and the graph's own tensors on top of it.
 
     In the file's order of nodes, each tensor in memory of its own; and in place, in the best order: no whole-image run
-    of this graph is below that. `costs`: whose sessions; `graph`: the ONNX file. Returns the lines.
+    of this graph is below that. `costs`: whose sessions; `graph`: the ONNX file; `x`: as in `scaling_curves`. Returns
+    the lines.
     """
     loaded = costs.load_bytes[(costs.runtime == "onnx") & (costs.schedule == "whole")].median()
     lines = []
     for schedule, words, style in (("stored", "graph, file's order", "--"), ("best order", "graph, best order", "-.")):
-        held = loaded + lifetimes.per_pixel(graph, schedule) * sides**2
-        lines += ax.plot(sides, held / MIB, color="black", lw=0.9, ls=style, label=words)
+        held = loaded + lifetimes.per_pixel(graph, schedule) * pixels
+        lines += ax.plot(x(pixels), held / MIB, color="black", lw=0.9, ls=style, label=words)
     return lines
 
 
@@ -224,9 +226,26 @@ def save(figure, alt, folder, name):
     return paths
 
 
+def saved(folder, name):
+    """Show a figure that `save` has written; `NotMeasured` where the folder, or no folder, has none of that name."""
+    path = folder and Path(folder) / f"{name}.png"
+    if not (path and path.is_file()):
+        raise NotMeasured(f"the figure {name} has not been drawn for this study")
+    alt = description(path.with_suffix(".svg"))
+    bundle = {"image/png": path.read_bytes(), "text/plain": alt}
+    display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def description(path):
+    """The text, for those who cannot see it, of an SVG file that `save` has written."""
+    return html.unescape(re.search("<dc:description>(.*?)</dc:description>", path.read_text("utf-8"), re.DOTALL)[1])
+
+
 def _numbered(svg):
     """An SVG with its identifiers numbered in turn: Matplotlib's hash the last bits of floats, which differ by CPU."""
     known = {}
     return re.sub(
-        r"(?<=[\"#])(m|p|image)[0-9a-f]{10}\b", lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"), svg
+        r"(?<=[\"#])(m|p|image|C[0-9a-f]+_[0-9a-f]+_)[0-9a-f]{10}\b",
+        lambda id: known.setdefault(id[0], f"{id[1]}{len(known)}"),
+        svg,
     )

@@ -1,7 +1,6 @@
 """Two machines side by side: ratio by ratio, and as the first page of a report."""
 
 import html
-import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from nbconvert.filters import markdown2html
 from udnet import NotMeasured
 from udnet.analysis import scaling
 from udnet.experiments import audit
-from udnet.pages import notebooks
+from udnet.pages import notebooks, plots
 from udnet.system import files
 from udnet.system.memory import MIB
 
@@ -263,8 +262,6 @@ def _machines_html(*machines):
 
 
 def _figure_html(path):
-    """An SVG file within the page; `plots.save` has put its text for those who cannot see it into the file."""
-    alt = re.search("<dc:description>(.*?)</dc:description>", path.read_text(encoding="utf-8"), re.DOTALL)[1]
-    code = b64encode(path.read_bytes()).decode()
-    alt = html.escape(html.unescape(alt))
+    """An SVG file within the page."""
+    alt, code = html.escape(plots.description(path)), b64encode(path.read_bytes()).decode()
     return f'<figure><a href="07-findings.html"><img alt="{alt}" src="data:image/svg+xml;base64,{code}"></a></figure>'

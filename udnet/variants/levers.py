@@ -61,7 +61,7 @@ GRAPHS = {  # a graph of `forms.EXPORTED`: the one that it differs from, and in 
     "split": ("shared", PYTORCH["split"]),
     "stitched": ("shared", "no padded copies: borders joined to the inside"),
     "folded": ("shared", PYTORCH["folded"]),
-    "split-folded": ("split", "folded as well as split"),
+    "split-folded": ("split", "normalisation folded, with the graph split"),
 }
 ONE_THREAD = {"one-thread": "one thread"}
 REDUCED = {"float16": "float16", "int8": "8-bit"}  # made by `export`
