@@ -15,7 +15,7 @@ import psutil
 
 from udnet import Error, NotMeasured
 from udnet.analysis import scaling
-from udnet.pictures import images
+from udnet.pictures import images, photographs
 from udnet.system import memory
 from udnet.system.memory import MIB
 from udnet.tiled import kernels, plans
@@ -23,7 +23,7 @@ from udnet.trials import tables
 from udnet.variants import catalogue
 
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
-BESIDE = 10 * MIB  # what photographs being read and written take beside a trial's process (measured: 8 to 9)
+BESIDE = photographs.BESIDE + 8 * MIB  # of the process of `enhance` beside a trial's: and its modules (measured: 8)
 BEYOND = 2  # times the largest side measured: so far a line is followed
 
 

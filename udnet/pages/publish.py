@@ -12,7 +12,7 @@ import nbformat
 
 from udnet import Error
 from udnet.analysis import capacity
-from udnet.experiments import audit, exporters, instruments, levers, limits, locality, proofs, quality
+from udnet.experiments import audit, exporters, instruments, levers, locality, photographs, proofs, quality
 from udnet.pages import notebooks, report
 from udnet.system import files, machine
 from udnet.trials import study, tables
@@ -34,7 +34,7 @@ TABLES = {
     "limit.csv": "multiply-adds a second of a large product",
     "differences.csv": "each exported candidate's output against PyTorch's",
     "capacity.csv": "predicted peaks under real limits, a little over them and well under",
-    "limits.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
+    "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
@@ -117,7 +117,7 @@ def publish():
     study.run("large", done.folder / capacity.LARGE)
     proofs.run(done.folder)
     levers.measure(done.folder)
-    limits.run(done.folder)
+    photographs.run(done.folder)
     return renew()
 
 

@@ -23,7 +23,7 @@ from udnet.pictures import reference
 from udnet.system import files, guard
 from udnet.system.memory import MIB
 
-FILE = "limits.csv"
+FILE = "photographs.csv"
 COLUMNS = ("kind", "height", "width", "threads", "factor", "limit_bytes", "guard", "status", "peak_bytes")
 ENHANCE = """
 import json, sys
@@ -62,7 +62,7 @@ def make(kind, height, width, path):
 
 
 def run(folder, cases=CASES, factors=FACTORS, weights=None, progress=True):
-    """Enhance every case under its limits, into `limits.csv` of a folder; what is there is kept. Returns the table."""
+    """Enhance every case under its limits, into `photographs.csv` of a folder, and return it; what is there is kept."""
     path = Path(folder) / FILE
     table = read(folder) if path.exists() else pd.DataFrame(columns=COLUMNS)
     done = set(table[["kind", "height", "width", "factor"]].itertuples(index=False, name=None))
