@@ -622,6 +622,16 @@ def test_clean_removes_what_was_made_and_nothing_else(own_cache, at_once, state,
     assert prepared.clean() == 0
 
 
+def test_clean_leaves_what_is_being_written(own_cache):
+    (own_cache / "seeded").mkdir(parents=True)
+    with files.replacing(own_cache / "seeded" / "seeded-0.pth") as part:
+        part.touch()
+        dead = part.with_name(part.name.replace(str(os.getpid()), "4194304"))  # one more than any process's number
+        dead.touch()
+        assert prepared.clean() == 0
+        assert part.exists() and not dead.exists()
+
+
 # --- the published file ---
 
 

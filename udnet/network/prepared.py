@@ -20,7 +20,7 @@ from pathlib import Path
 from udnet import Error, __version__
 from udnet.network import checkpoint, sessions
 from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
-from udnet.system.files import DATA, python_path, replacing, write_text
+from udnet.system.files import DATA, python_path, replacing, sweep, write_text
 
 WEIGHTS_FOLDER = DATA / "weights"
 DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
@@ -121,7 +121,7 @@ def cache_folder():
 
 
 _OURS = re.compile(
-    r"([0-9a-f]{12}|seeded|vgg16)/\.?(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*"
+    r"([0-9a-f]{12}|seeded|vgg16)/(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*"
     r"\.(pth|onnx|ort|npz|sha256)"
 )
 
@@ -129,6 +129,8 @@ _OURS = re.compile(
 def clean():
     """Remove from the cache every file that was made by this module; the bytes freed."""
     freed = 0
+    for folder in cache_folder().glob("*/"):
+        sweep(folder)  # and leave what is being written at this moment
     for path in cache_folder().glob("*/*"):
         if _OURS.fullmatch(path.relative_to(cache_folder()).as_posix()):
             try:
@@ -253,7 +255,6 @@ def _known_sha256(path, mtime_ns, size):
 
 def _made(name, form, *weights, say=None):
     """The file `name` of the cache, made by `python -m udnet.network.prepared` where it has to be."""
-
     from udnet.system import guard
 
     def write(out):
