@@ -20,6 +20,7 @@ from own_variants import SPIKE, own
 import udnet
 from udnet import Error
 from udnet.experiments import instruments
+from udnet.network import prepared
 from udnet.pictures import images, reference
 from udnet.system import guard, machine
 from udnet.system.memory import MIB
@@ -155,7 +156,7 @@ def test_timeline_has_the_stages_of_a_network():
 
 
 def test_measuring_gives_a_tidy_frame():
-    frame = udnet.measure(own("SAME"), "16x24", repeats=2, threads=1)
+    frame = udnet.measure(own("SAME"), "16x24", repeats=2, threads=1, weights=prepared.DEFAULT)
     assert list(frame.columns) == COLUMNS
     assert list(frame.phase) == list(PHASES) * 2
     assert list(frame.repeat) == [0] * 5 + [1] * 5

@@ -109,7 +109,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
             kills = guard.kernel_kills()
             job["started"] = time.time()
             process = subprocess.Popen(
-                held.command([sys.executable, "-m", "udnet.trials.trial", json.dumps(job)]),
+                held.command([sys.executable, "-m", "udnet.trials.trial", json.dumps(job, default=os.fspath)]),
                 env=_environment(trial.threads, folder) | chosen.environment,
                 stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
                 stdout=subprocess.DEVNULL,
