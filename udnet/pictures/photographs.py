@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from udnet import Error
+from udnet.pictures import decoding, exif
 from udnet.pictures.images import MAX_PIXELS, PictureError, need_pixels
 from udnet.system.files import not_itself, replacing
-from udnet.system.memory import MIB, fresh
+from udnet.system.memory import MIB
 
 KINDS = {  # what a suffix stands for
     ".jpg": "JPEG",
@@ -50,11 +51,8 @@ _WITH_EXIF = {"JPEG", "PNG", "WEBP"}  # a TIFF's tags describe its own layout as
 _EXIF_BYTES = {"JPEG": 65_533}  # what a format holds of them
 _SIDES = {"JPEG": 65_535, "WEBP": 16_383}  # pixels that a format holds in a row or a column
 _WRITING = {"JPEG": 4, "PNG": 4, "TIFF": 4, "WEBP": 14, "BMP": 4}  # bytes a pixel that Pillow and its encoder hold
-_PIECE = 1 << 18  # pixels that are converted at once
 _LONG = PngImagePlugin.MAX_TEXT_MEMORY  # bytes of one unpacked text or profile of a PNG; Pillow alone takes 1 MiB
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 258, 259, 262  # tags of a TIFF
-_ROWS_PER_STRIP, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES = 278, 279, 322, 323, 325
-_SUB_IFDS, _DNG_VERSION = 330, 50706
+_SUBFILE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706  # tags of a TIFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +98,11 @@ def header(path, out):
     """
     kind = target(out, path)
     with _opened(path) as image:
-        height, width = image.height, image.width
-        if _orientation(image) in _SIDEWAYS and not _says_upright(image):
-            height, width = width, height
+        height, width = decoding.size(image)
         target(out, path, (height, width))
-        alpha = _has_alpha(image) * height * width
-        pixels = 3 * height * width + alpha
-        reading = _held(image) + max(_decoding(image), pixels)
-        return Header(height, width, max(reading, pixels + _WRITING[kind] * height * width), BESIDE + alpha)
+        alpha = decoding.has_alpha(image) * height * width
+        writing = (3 + _WRITING[kind]) * height * width + alpha
+        return Header(height, width, max(decoding.reading(image), writing), BESIDE + alpha)
 
 
 def read(path):
@@ -118,7 +113,7 @@ def read(path):
     cannot be read, and for more than `MAX_PIXELS`, which the header tells before anything is decoded.
     """
     with _opened(path) as image:
-        return _decode(image, Path(path))
+        return Picture(*decoding.decode(image), exif.notes(image), Path(path))
 
 
 def of(image):
@@ -128,7 +123,7 @@ def of(image):
         return Picture(image)
     with _refusing("the image"):
         _check(image)
-        return _decode(image)
+        return Picture(*decoding.decode(image), exif.notes(image))
 
 
 @contextmanager
@@ -192,186 +187,6 @@ def _check(image, suffix=""):
         )
 
 
-def _held(image):
-    """Bytes of an opened image as Pillow holds it decoded, with the texts and profiles of its file."""
-    size = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
-    return image.width * image.height * size + sum(len(v) for v in image.info.values() if isinstance(v, str | bytes))
-
-
-def _decoding(image):
-    """Bytes that a decoder holds beside that, until it is through."""
-    pixels = image.width * image.height
-    if image.format == "WEBP":  # its file, the canvas of this frame and of the one before, and what it hands over
-        return 12 * pixels + os.path.getsize(image.filename)
-    if image.format == "TIFF":
-        tags, turned = image.tag_v2, (_orientation(image) != 1) * _held(image)
-        if tags.get(_COMPRESSION, 1) == 1:
-            return turned
-        across, down = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, tags.get(_ROWS_PER_STRIP, 1 << 32))
-        unpacked = across * min(down, max(image.size)) * sum(tags.get(_BITS, (1,))) // 8  # of a strip, or a tile
-        return max(turned, unpacked + max(tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES, (0,)))))
-    if image.info.get("progressive"):  # libjpeg keeps the coefficients of the whole picture, two bytes each
-        most = max(across * down for _, across, down, _ in image.layer)
-        return 2 * pixels * sum(across * down for _, across, down, _ in image.layer) // most
-    return 0
-
-
-def _decode(image, source=None):
-    """A `Picture` from a Pillow image: loaded, then turned and converted some rows at a time."""
-    with _silence(image.format):
-        image.load()
-    notes = _notes(image) if "exif" in image.info else b""
-    turn = _orientation(image)
-    height, width = (image.width, image.height) if turn in _SIDEWAYS else (image.height, image.width)
-    pixels = fresh((height, width, 3), np.uint8)
-    alpha = fresh((height, width), np.uint8) if _has_alpha(image) else None
-    as_stored = [None if one is None else _TURNED[turn](one) for one in (pixels, alpha)]
-    scaled, plain = _scale(image), _PLAIN.get(image.mode, "RGB")
-    to_srgb = _transform(image.info.get("icc_profile"), plain)
-    step = max(1, _PIECE // image.width)
-    for top in range(0, image.height, step):
-        rows = slice(top, min(top + step, image.height))
-        piece = scaled(image.crop((0, rows.start, image.width, rows.stop)))
-        if piece.mode in ("RGBa", "La"):  # premultiplied
-            piece = piece.convert(piece.mode[:-1] + "A")
-        if alpha is not None:
-            as_stored[1][rows] = piece.convert("RGBA").getchannel("A")
-        as_stored[0][rows] = to_srgb(piece if piece.mode == plain else piece.convert(plain))
-    return Picture(pixels, alpha, notes, source)
-
-
-def _says_upright(image):
-    """Whether Pillow turns it by itself and tells the upright size beforehand, as of a TIFF whose tag says so."""
-    return ExifTags.Base.Orientation in getattr(image, "tag_v2", {})
-
-
-def _orientation(image):
-    """How the camera was held, by EXIF's numbers; 1, upright, where that is not said."""
-    try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # malformed notes are no reason to lose the picture
-        return 1
-    return found if found in _TURNED else 1
-
-
-_PLAIN = {  # the mode that a piece is converted to before its profile is followed; RGB for all others
-    **dict.fromkeys(("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"), "L"),
-    "CMYK": "CMYK",
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_TURNED = {  # by EXIF's orientation: an upright array, seen as the file stores it
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.swapaxes(0, 1),
-    6: lambda upright: upright.swapaxes(0, 1)[::-1],
-    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
-}
-
-
-def _scale(image):
-    """A function that makes 8 bits of a piece of 16-bit grey, which Pillow's own conversion cuts off at 255."""
-    if not image.mode.startswith("I;16"):
-        return lambda piece: piece
-    tags = getattr(image, "tag_v2", {})
-    white = 4095 if tags.get(_BITS) == (12,) else 65_535
-    inverted = tags.get(_PHOTOMETRIC) == 0  # 0 is white, which Pillow minds with 8 bits alone
-
-    def scaled(piece):
-        values = np.asarray(piece).astype(np.uint32)
-        values = white - values if inverted else values
-        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
-
-    return scaled
-
-
-def _has_alpha(image):
-    return image.has_transparency_data and not image.mode.startswith("I;16")
-
-
-def _transform(profile, mode):
-    """A function to sRGB from a piece of a mode, by a colour profile (bytes or None) where that fits it."""
-    if profile:
-        try:
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            change = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
-            return lambda piece: ImageCms.applyTransform(piece, change)
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    return lambda piece: piece.convert("RGB")
-
-
-@contextmanager
-def _silence(kind):
-    """The system's stderr led nowhere for a while: libtiff writes its complaints there, past Pillow and Python."""
-    if kind != "TIFF":
-        yield
-        return
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-# --- what the camera noted ---
-
-
-def _notes(image):
-    """EXIF without what no longer holds: the orientation, which is applied, and the thumbnail of the old picture.
-
-    What cannot be written again is left out.
-    """
-    try:
-        return _writable(image.getexif()).tobytes()
-    except Exception:  # malformed notes are no reason to lose the picture
-        return b""
-
-
-def _writable(exif):
-    """EXIF with those of its notes alone that can be written, each on its own, in its directories too."""
-    kept = Image.Exif()
-    for tag, value in exif.items():
-        if tag == ExifTags.Base.Orientation:
-            continue
-        if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            value = {inner: one for inner, one in exif.get_ifd(tag).items() if _can_be_written({inner: one})}
-        if _can_be_written({tag: value}):
-            kept[tag] = value
-    return kept
-
-
-def _can_be_written(notes):
-    exif = Image.Exif()
-    exif.update(notes)
-    try:
-        return bool(exif.tobytes())
-    except Exception:
-        return False
-
-
-def _fitted(notes, most):
-    """EXIF of at most so many bytes, the largest notes left out, and how many those are."""
-    exif, left_out = Image.Exif(), 0
-    exif.load(notes)
-    folders = [exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if tag in exif)]
-    while len(exif.tobytes()) > most:
-        sizes = [(_size(value), tag, folder) for folder in folders for tag, value in folder.items()]
-        _, tag, folder = max(sizes, key=lambda one: one[:2])
-        del folder[tag]
-        left_out += 1
-    return exif.tobytes(), left_out
-
-
-def _size(value):
-    return len(value) if isinstance(value, str | bytes | tuple) else 1
-
-
 # --- writing ---
 
 
@@ -389,10 +204,10 @@ def write(picture, path):
         if picture.exif and kind in _WITH_EXIF:
             options["exif"], left_out = picture.exif, 0
             if kind in _EXIF_BYTES:
-                options["exif"], left_out = _fitted(picture.exif, _EXIF_BYTES[kind])
+                options["exif"], left_out = exif.fitted(picture.exif, _EXIF_BYTES[kind])
         image = picture.image if kind in _WITH_ALPHA else Image.fromarray(picture.pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, _silence(kind), _file(part, kind) as file:
+        with replacing(path) as part, decoding.silence(kind), _file(part, kind) as file:
             image.save(file, kind, **options)
     except Error as error:
         raise PictureError(str(error)) from error
