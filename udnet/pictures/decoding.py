@@ -22,8 +22,6 @@ _PLAIN = {  # the mode that a piece is converted to before its profile is follow
 def size(image):
     """Height and width of an opened image, upright."""
     turned_already = ExifTags.Base.Orientation in getattr(image, "tag_v2", {})  # as Pillow tells it of a TIFF
-        image, "tag_v2", {}
-    )  # of a TIFF Pillow tells the upright size
     sideways = exif.orientation(image) in exif.SIDEWAYS and not turned_already
     return (image.width, image.height) if sideways else (image.height, image.width)
 
