@@ -230,12 +230,10 @@ def test_notebook_8_runs_and_its_controls_answer(opened, tmp_path):
     said = [output["data"]["text/plain"] for output in outputs(*cells(page)) if "image/jpeg" in output.get("data", {})]
     assert "onnx-lean: peak" in "".join(said[0])
 
-    enhance.get_by_label("variant").select_option("onnx-tiled")
-    enhance.get_by_label("longer side").press("End")
+    enhance.get_by_label("variant").select_option("pytorch")  # which takes seconds
     for _ in range(2):  # in the main thread, and then in another one
         enhance.get_by_role("button", name="run").click()
         enhance.locator("progress").wait_for()
-        page.wait_for_timeout(1000)
         page.evaluate("shown.sessionContext.session.kernel.interrupt()")
         enhance.get_by_text("stopped").wait_for()
 
