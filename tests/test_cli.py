@@ -241,7 +241,7 @@ def test_a_name_that_output_cannot_encode_is_printed_all_the_same(monkeypatch, e
     assert out.buffer.getvalue().startswith(b"\\udcffa.svg")
     assert main(["check", os.fsdecode(b"\xff\nb.pth")]) == 2
     err.flush()
-    assert err.buffer.getvalue() == b"udnet: error: \\udcff\\nb.pth: there is no such file\n"
+    assert err.buffer.getvalue() == b"udnet: error: \\udcff\\nb.pth: there is no such file; name a .pth or an .onnx\n"
 
 
 @pytest.mark.parametrize(

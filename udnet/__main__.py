@@ -246,7 +246,7 @@ def enhance(arguments):
     from udnet.variants.enhancer import load
 
     if not arguments.photo.exists():
-        raise Error(f"no photograph {arguments.photo}")
+        raise Error(f"{arguments.photo}: no such file or folder: name a picture or a folder of pictures")
     enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit)
     from udnet.pictures import folders  # with Pillow, which is no part of what the network plans on
 

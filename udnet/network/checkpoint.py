@@ -57,12 +57,7 @@ def _plain(tensor):
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    kinds = (
-        torch.float16,
-        torch.bfloat16,
-        torch.float32,
-        torch.float64,
-    )  # what is smaller means nothing without a scale
+    kinds = torch.float16, torch.bfloat16, torch.float32, torch.float64  # smaller ones mean nothing without a scale
     return tensor.float().contiguous() if tensor.dtype in kinds else tensor
 
 
@@ -259,7 +254,7 @@ def need_file(path):
         else:
             path.open("rb").close()
     except (FileNotFoundError, ValueError):  # no file can have a zero byte in its name
-        fault = "there is no such file"
+        fault = "there is no such file; name a .pth or an .onnx"
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); name another file"
     if fault:
