@@ -8,12 +8,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from udnet.network import prepared
 
 REPO = Path(__file__).resolve().parent.parent
 
 os.environ["OMP_NUM_THREADS"] = "1"  # each core has a worker; trials are told a number of their own
+
+always = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("same", **always, derandomize=True, max_examples=300)
+settings.register_profile("roam", **always, max_examples=5000)
+settings.load_profile("same")
 
 
 def pytest_configure(config):

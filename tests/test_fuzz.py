@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from own_variants import own
@@ -30,10 +30,6 @@ from udnet.trials import grid, tables
 from udnet.variants import enhancer
 
 pytestmark = pytest.mark.slow
-always = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("here", **always, derandomize=True, max_examples=300)
-settings.register_profile("roam", **always, max_examples=5000)
-settings.load_profile("here")
 FEW = settings(max_examples=60)  # of what takes longer
 
 
