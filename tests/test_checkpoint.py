@@ -683,3 +683,10 @@ def test_the_address_is_that_of_the_published_file(published):
     assert prepared.PUBLISHED_URL.endswith("/2af9b6da7a3c305ce35a314a942f2a853ee71b2b/UDnet_dynamic.onnx")
     assert hashlib.sha256(published.read_bytes()).hexdigest() == prepared.PUBLISHED_SHA256
     assert published.stat().st_size == 3_411_116
+
+
+def test_a_fetch_into_a_folder_that_cannot_be_written(server, weights_folder, monkeypatch):
+    (weights_folder / "a file").touch()
+    monkeypatch.setattr(prepared, "WEIGHTS_FOLDER", weights_folder / "a file" / "weights")
+    with pytest.raises(Error, match="cannot write into the folder"):
+        prepared.fetch()

@@ -20,7 +20,7 @@ from pathlib import Path
 from udnet import Error, __version__
 from udnet.network import checkpoint, sessions
 from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
-from udnet.system.files import DATA, python_path, replacing, sweep, write_text
+from udnet.system.files import DATA, make_folder, python_path, replacing, sweep, write_text
 
 WEIGHTS_FOLDER = DATA / "weights"
 DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
@@ -150,6 +150,7 @@ def fetch():
     pooch.get_logger().setLevel("WARNING")
     out = WEIGHTS_FOLDER / PUBLISHED_URL.rpartition("/")[2]
     by_hand = f"download {PUBLISHED_URL} by hand to {out} (sha256 {PUBLISHED_SHA256})"
+    make_folder(out.parent)  # else a folder that cannot be written looks like no network
     try:
         return Path(pooch.retrieve(PUBLISHED_URL, f"sha256:{PUBLISHED_SHA256}", out.name, out.parent))
     except OSError as error:  # what requests raises is one too
