@@ -472,7 +472,7 @@ def test_no_code_of_a_user_s_file_runs_whatever_is_made_of_it(tmp_path, own_cach
     """`load.any-pickle` loads "full" with `weights_only=False`: what is in the cache, never the file itself."""
     whole = model.UDnet().state_dict()
     weights = prepared.find(save(whole | {"more": Evil(tmp_path / "ran")}, tmp_path / "evil.pth"))
-    for form in ("full", "inference", "onnx", "stages"):
+    for form in ("full", "inference", "onnx", "arrays"):
         with pytest.raises(CheckpointError, match=r"evil\.pth: refused, it holds Python code"):
             prepared.prepared(weights, form)
     assert not (tmp_path / "ran").exists()
@@ -533,7 +533,7 @@ def test_a_form_that_cannot_be_made_is_one_line(tmp_path, own_cache, state):
     assert not [path for path in own_cache.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("form", ["full", "onnx", "onnx-split", "stages"])
+@pytest.mark.parametrize("form", ["full", "onnx", "onnx-split", "arrays"])
 def test_nothing_is_left_of_a_form_that_cannot_be_made(tmp_path, own_cache, at_once, state, form):
     lacks(tmp_path, state, form)
     assert not [path for path in own_cache.rglob("*") if path.is_file()]
@@ -690,3 +690,14 @@ def test_a_fetch_into_a_folder_that_cannot_be_written(server, weights_folder, mo
     monkeypatch.setattr(prepared, "WEIGHTS_FOLDER", weights_folder / "a file" / "weights")
     with pytest.raises(Error, match="cannot write into the folder"):
         prepared.fetch()
+
+
+def test_the_default_is_the_same_for_numpy(tmp_path):
+    checkpoint.write_arrays(prepared.DEFAULT, tmp_path / "default.npz")
+    shipped = prepared.prepared(prepared.find("default"), "arrays")
+    assert shipped.parent == prepared.DEFAULT.parent
+    assert (tmp_path / "default.npz").read_bytes() == shipped.read_bytes()
+    state = torch.load(prepared.DEFAULT, weights_only=True)
+    with np.load(shipped) as arrays:
+        assert {f"decoder.{name}" for name in arrays} == set(state)
+        assert all((state[f"decoder.{name}"].numpy() == array).all() for name, array in arrays.items())

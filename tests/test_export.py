@@ -13,6 +13,7 @@ from udnet import Error
 from udnet.network import checkpoint, export, model, prepared
 from udnet.network.checkpoint import CheckpointError
 from udnet.network.export import ExportError
+from udnet.tiled import kernels
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,10 @@ def test_check_sees_another_network(exported, network, tmp_path):
     onnx.save(proto, tmp_path / "moved.onnx")
     ((_, difference),) = export.differences(network, tmp_path / "moved.onnx", [(1, 16, 16)])
     assert difference == pytest.approx(0.001, abs=1e-5)
+
+
+def test_the_stages_that_are_shipped_are_what_pytorch_exports(tmp_path):
+    """Made anew by `export.export_stages(kernels.GRAPHS)`."""
+    export.export_stages(tmp_path)
+    shipped = {path.name: path.read_bytes() for path in kernels.GRAPHS.iterdir()}
+    assert len(shipped) == 5 and shipped == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

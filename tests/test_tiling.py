@@ -26,7 +26,7 @@ LIMIT = 1e-5
 @pytest.fixture(scope="module")
 def files():
     weights = prepared.find("seeded")
-    return {form: prepared.prepared(weights, form) for form in ("inference", "stages")}
+    return {form: prepared.prepared(weights, form) for form in ("inference", "arrays")}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def whole(files):
 def tiled(files):
     return {
         "pytorch": compared.load_pytorch_tiled(2, files["inference"]),
-        "onnx": compared.load_onnx_tiled(2, files["stages"]),
+        "onnx": compared.load_onnx_tiled(2, files["arrays"]),
     }
 
 
@@ -116,7 +116,7 @@ def test_what_fails_in_a_strip_is_the_picture_s_failure(tiled):
 def test_onnx_runtime_alone_takes_no_torch(files):
     code = (
         "import sys, numpy as np; from udnet.variants import compared;"
-        f"compared.load_onnx_tiled(1, {str(files['stages'])!r})(np.zeros((1, 3, 16, 16), np.float32));"
+        f"compared.load_onnx_tiled(1, {str(files['arrays'])!r})(np.zeros((1, 3, 16, 16), np.float32));"
         "sys.exit(any(name in sys.modules for name in ('torch', 'onnx')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -187,7 +187,7 @@ def test_maps_that_are_kept_have_the_bytes_that_the_plan_says(tiled, monkeypatch
 
 
 def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):
-    network = compared.load_onnx_tiled(2, files["stages"], limit=MIB)
+    network = compared.load_onnx_tiled(2, files["arrays"], limit=MIB)
     with pytest.raises(Error, match=r"its process takes at least \d+ MiB: raise the memory limit") as refused:
         network(np.zeros((1, 3, 64, 64), np.float32))
     network.limit = int(str(refused.value).split(" ")[5]) * MIB
@@ -195,7 +195,7 @@ def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):
 
 
 def test_what_is_beside_a_picture_is_kept_free(files):
-    network = compared.load_onnx_tiled(2, files["stages"], limit=1024 * MIB)
+    network = compared.load_onnx_tiled(2, files["arrays"], limit=1024 * MIB)
     without, beside = network.plan(1024, 1024), 200 * MIB
     with_alpha = network.plan(1024, 1024, beside)
     assert with_alpha.bytes + beside <= network.limit - network.floor < without.bytes + beside
@@ -205,7 +205,7 @@ def test_what_is_beside_a_picture_is_kept_free(files):
 
 def test_reading_and_writing_keep_within_the_limit(files):
     """What its decoder holds of a photograph can be more than the leanest plan."""
-    network = compared.load_onnx_tiled(2, files["stages"], limit=1024 * MIB)
+    network = compared.load_onnx_tiled(2, files["arrays"], limit=1024 * MIB)
     header = photographs.Header(1000, 500, in_and_out=2000 * MIB, beside=7 * MIB)
     with pytest.raises(Error, match=r"its process takes at least [\d,]+ MiB: raise the memory limit") as refused:
         network.plan_for(header)

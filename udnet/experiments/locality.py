@@ -49,7 +49,7 @@ def read(folder):
 def changes(weights=None):
     """A drawn reef, one pixel of it turned to its opposite, through the tiled network."""
     found = prepared.find(weights)
-    network = compared.load_onnx_tiled(1, prepared.prepared(found, "stages"))
+    network = compared.load_onnx_tiled(1, prepared.prepared(found, "arrays"))
     pixels = reference.picture(HEIGHT, WIDTH)
     (x,) = images.to_batch(pixels)
     pixels[AT] = 255 - pixels[AT]

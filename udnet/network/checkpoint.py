@@ -231,6 +231,18 @@ def strip(path, out):
     save(model.state_dict(), out, path)
 
 
+def write_arrays(path, out):
+    """Write the tensors that inference needs as NumPy's .npz, by name without `decoder.`, from any checkpoint."""
+    import numpy as np
+
+    from udnet.network.model import InferenceUDnet
+
+    model = InferenceUDnet()
+    load_into(model, read(path), path)
+    with replacing(out, path) as part, part.open("wb") as file:
+        np.savez(file, **{name.removeprefix("decoder."): one.numpy() for name, one in model.state_dict().items()})
+
+
 def save(state, out, source=None):
     """Write tensors by name to a .pth file, which may not be their `source`; the bytes depend on the tensors alone."""
     import torch

@@ -56,17 +56,14 @@ def export(weights, out, form=None):
     return difference
 
 
-def export_stages(weights, out):
-    """Write what the tiled schedule takes of ONNX: the graphs of its `stages`, and the weights by name, as one .npz.
+def export_stages(folder):
+    """Write the graphs of the tiled schedule's `stages` into a folder, where this package has them (`kernels.GRAPHS`).
 
     A graph names its weights and holds none: each kernel gives its own.
     """
-    model = load(InferenceUDnet(), read(weights), weights)
-    graphs = {f"{stage}{cin}": _stage(stages.STAGES[stage](WIDTH, cin), cin) for stage, cin in stages.EXPORTED}
-    state = {name.removeprefix("decoder."): tensor.numpy() for name, tensor in model.state_dict().items()}
-    arrays = {f"graph.{name}": np.frombuffer(graph, np.uint8) for name, graph in graphs.items()}
-    with replacing(out) as part, part.open("wb") as file:
-        np.savez(file, **arrays, **state)
+    for stage, cin in stages.EXPORTED:
+        with replacing(folder / f"{stage}{cin}.onnx") as part:
+            part.write_bytes(_stage(stages.STAGES[stage](WIDTH, cin), cin))
 
 
 def _stage(module, cin):

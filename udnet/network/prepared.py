@@ -83,7 +83,7 @@ def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
     weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
-    (ONNX Runtime's own format), "stages" (the tiled schedule's graphs and the weights), "inference" (66 tensors),
+    (ONNX Runtime's own format), "arrays" (66 tensors as NumPy's, for the tiled schedule), "inference" (the same 66),
     "full" (162 tensors) or "vgg16" (VGG16's ImageNet checkpoint). The last two are stand-ins of the keys, shapes and
     size of what the released code loads and cannot be shipped: what the weights lack is seeded. The graph of an ONNX
     file stays as it is for "onnx", "ort", "onnx-float16" and "onnx-int8".
@@ -97,8 +97,9 @@ def prepared(weights, form):
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
         return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
-    if form == "stages":
-        return _made(f"{folder}/udnet-{__version__}.npz", form, weights.path)
+    if form == "arrays":
+        ready = weights.path == DEFAULT  # without PyTorch, which would have to read it
+        return DEFAULT.with_suffix(".npz") if ready else _made(f"{folder}/inference.npz", form, weights.path)
     if form == "inference":
         return weights.path if weights.ours else _made(f"{folder}/inference.pth", form, weights.path)
     if form == "full":
@@ -107,7 +108,7 @@ def prepared(weights, form):
     if form == "vgg16":
         return _made("vgg16/vgg16.pth", form, say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
     raise CheckpointError(
-        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, stages, inference, full or vgg16"
+        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, arrays, inference, full or vgg16"
     )
 
 
@@ -286,8 +287,8 @@ def _make(form, out, weights=None):
             sessions.take(weights, out)
         elif form.startswith("onnx"):
             export.export(weights, out, form[5:] or None)
-        elif form == "stages":
-            export.export_stages(weights, out)
+        elif form == "arrays":
+            checkpoint.write_arrays(weights, out)
         elif form == "ort":
             _optimise(weights, out)
         elif form == "full":

@@ -7,11 +7,13 @@ small blocks could not.
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from udnet.system.memory import MIB
 
+GRAPHS = Path(__file__).parent / "graphs"  # of `network.stages`, as `export.export_stages` writes them
 SHARED = "session.use_env_allocators", "1"  # what a session asks with for the arena of `share_arena`
 
 
@@ -64,14 +66,14 @@ class TorchKernels:
 
 
 class OnnxKernels:
-    """By ONNX Runtime: a session a convolution, of the exported `stages`, with these weights in place of theirs."""
+    """By ONNX Runtime: a session a convolution, of the graphs of `stages`, with these weights in place of theirs."""
 
     START = 8 * MIB
 
-    def __init__(self, graphs):
+    def __init__(self):
         import onnxruntime
 
-        self.runtime, self.graphs = onnxruntime, graphs  # bytes by name
+        self.runtime = onnxruntime
         # without it, what calls need for a moment lies in the heaps of two threads, whose holes move the peak by 20 MiB
         share_arena(arena_extend_strategy=1)
 
@@ -93,7 +95,7 @@ class OnnxKernels:
         weights = [np.ascontiguousarray(one, np.float32) for one in weights]
         values = [self.runtime.OrtValue.ortvalue_from_numpy(one) for one in weights]
         options.add_external_initializers(["weight", "bias", "last_weight", "last_bias"][: len(values)], values)
-        graph = self.graphs[f"{stage}{weights[0].shape[1]}"]
+        graph = (GRAPHS / f"{stage}{weights[0].shape[1]}.onnx").read_bytes()
         session = self.runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         names = [one.name for one in session.get_inputs()]
 

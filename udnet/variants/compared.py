@@ -82,9 +82,8 @@ def load_onnx_tiled(threads, path, limit=None):
     from udnet.tiled import kernels, schedule
 
     with np.load(path) as file:
-        arrays = dict(file)
-    graphs = {name[6:]: arrays.pop(name).tobytes() for name in list(arrays) if name.startswith("graph.")}
-    return schedule.TiledNetwork(kernels.OnnxKernels(graphs), arrays, threads, limit)
+        weights = dict(file)
+    return schedule.TiledNetwork(kernels.OnnxKernels(), weights, threads, limit)
 
 
 def _variant(name, summary, load, *forms, schedule="whole"):
@@ -114,6 +113,6 @@ VARIANTS = {
         _variant("onnx-no-arena", "memory arena off", load_onnx_no_arena, "onnx"),
         _variant("onnx-lean", f"memory arena off, {LEAN}", load_onnx_lean, "onnx"),
         _variant("pytorch-tiled", TILED, load_pytorch_tiled, "inference", schedule="tiled"),
-        _variant("onnx-tiled", TILED, load_onnx_tiled, "stages", schedule="tiled"),
+        _variant("onnx-tiled", TILED, load_onnx_tiled, "arrays", schedule="tiled"),
     )
 }
