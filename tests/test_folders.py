@@ -159,3 +159,9 @@ def test_a_pipe_is_not_waited_for(tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert enhance_path(identity, tmp_path / "pipe.jpg", tmp_path / "out.png")
     assert "pipe.jpg: not a file: name a picture" in capfd.readouterr().err
+
+
+def test_a_name_too_long_is_said_before_the_work(tmp_path):
+    write(Picture(gradient(4, 4)), tmp_path / "in.png")
+    with pytest.raises(PictureError, match="File name too long"):
+        enhance_path(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / f"{'x' * 300}.png")

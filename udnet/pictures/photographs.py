@@ -5,9 +5,10 @@ tells what reading it will hold, before anything is decoded. A picture is turned
 no moment is it there more often than as its decoder leaves it and as the network takes it.
 """
 
+import errno
 import io
 import logging
-import os
+import stat
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -234,8 +235,12 @@ def target(path, source=None, shape=None):
     `source`: the file that the picture is made from; `shape`: begins with its height and width.
     """
     path = Path(path)
-    if os.path.isdir(path):
-        raise PictureError(f"{path}: a folder: name a file to write")
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise PictureError(f"{path}: a folder: name a file to write")
+    except OSError as error:  # most often there is no such file yet
+        if error.errno == errno.ENAMETOOLONG:
+            raise PictureError(f"{path}: cannot be written ({error.strerror}): name another file") from error
     if path.suffix.lower() not in KINDS:
         raise PictureError(f"{path}: no picture format has this suffix: end the name with {', '.join(KINDS)}")
     if source:
