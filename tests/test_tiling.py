@@ -283,3 +283,19 @@ def test_a_large_picture_under_a_hard_limit(any_weights):
     result = trial.run(one, limit=256 * MIB)
     assert (result.status, result.error) == ("ok", "")
     assert max(row["peak_bytes"] for row in result.rows) <= 256 * MIB, "and so does all that is resident"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_picture_that_is_given_up_stops_where_it_is(tiled, error):
+    """Of a large one a strip takes minutes, and the pool would wait for those that run, and run those that wait."""
+    network, calls = planned(tiled["onnx"], 64, 8, (plans.NOTHING,)), []
+
+    def read(rows, columns):
+        calls.append(rows)
+        if len(calls) == 5:
+            raise error
+        return np.zeros((3, rows[1] - rows[0], columns[1] - columns[0]), np.float32)
+
+    with pytest.raises(error):
+        network._run(2048, 128, read, write=None)  # two strips at once, each of 256 pieces
+    assert len(calls) < 128

@@ -142,7 +142,8 @@ class TiledNetwork:
         ):
             picture = _Picture(self, plan, read, pool, advance, kernels)
             try:
-                picture.enhance(write)
+                with picture.or_give_up():
+                    picture.enhance(write)
             finally:
                 picture.strips.clear()  # they hold the picture, and it them: it would outlive its use
             return picture.kernels
@@ -170,7 +171,7 @@ class _Picture:
         self.pool, self.advance = pool, advance
         self.height, self.width = plan.height, plan.width
         self.kernels = dict(kernels or network.kernels)  # those whose weights depend on the picture join them
-        self.workspaces = threading.local()
+        self.workspaces, self.given_up = threading.local(), False
         self.eighth = self.new_map((0, self.width >> 3), 3)
         self.strips = [_Strip(self, own, kept) for own, kept in self.plan.strips]
 
@@ -194,9 +195,32 @@ class _Picture:
             self.workspaces.own = Workspace(self.new.arranged)
         return self.workspaces.own
 
+    @contextmanager
+    def or_give_up(self):
+        """Whatever ends this early, Ctrl-C and signals too, ends all strips where they are, not after their pass."""
+        try:
+            yield
+        except BaseException:
+            self.given_up = True
+            raise
+
+    def running(self, rows):
+        """A stream, for as long as somebody waits for the picture."""
+        while not self.given_up and (piece := next(rows, None)) is not None:
+            yield piece
+
+    def exhaust(self, rows):
+        """Run a stream for what its steps note."""
+        exhaust(self.running(rows))
+
     def each(self, run, argument):
         """A pass: every strip, as many at once as there are threads."""
-        for strip, _ in zip(self.strips, self.pool.map(lambda strip: run(strip, argument), self.strips), strict=True):
+
+        def of(strip):
+            with self.or_give_up():
+                run(strip, argument)
+
+        for strip, _ in zip(self.strips, self.pool.map(of, self.strips), strict=True):
             self.advance(strip.own[1] - strip.own[0])
         return argument
 
@@ -204,11 +228,11 @@ class _Picture:
         """A block at an eighth of the size, in place, by two passes over that map."""
         x, own = self.eighth, self.eighth.window
         sums = WindowSums(WIDTH, self.height >> 3, self.width >> 3)
-        exhaust(stream(sums.of(own, own), self.convolved(f"{block}.body.1", x.read(own, self.rows(3)), own, 3)))
+        self.exhaust(stream(sums.of(own, own), self.convolved(f"{block}.body.1", x.read(own, self.rows(3)), own, 3)))
         self.fold_attention(block, sums)
         tap = Tap(x.read(own, self.rows(3)), self.workspace, block)
         rows = self.convolved(f"{block}.body.1", tap.ahead(), own, 3)
-        exhaust(stream(x.write(own, own), self.convolved(f"{block}.body.4", rows, own, 3, tap.take)))
+        self.exhaust(stream(x.write(own, own), self.convolved(f"{block}.body.4", rows, own, 3, tap.take)))
 
     def convolved(self, name, rows, window, level, skip=None):
         """A stream through a convolution; the window is the output's."""
@@ -289,11 +313,13 @@ class _Strip:
 
         quarter, eighth = (tuple(side >> halvings for side in self.own) for halvings in (2, 3))
         rows = (inside(rows, quarter, windows.encoded(2, 2)) for rows in self.encoder(2, note))
-        exhaust(stream(self.picture.eighth.write(eighth, eighth), stream(Pool(self.picture.workspace, 3), rows)))
+        self.picture.exhaust(
+            stream(self.picture.eighth.write(eighth, eighth), stream(Pool(self.picture.workspace, 3), rows))
+        )
 
     def decode(self, moments):
         """The decoder up to the norm: the column sums of what it upsamples."""
-        exhaust(stream(moments.of(self.own, self.windows.skip(0)), self.upsampled(0, self.skips(1))))
+        self.picture.exhaust(stream(moments.of(self.own, self.windows.skip(0)), self.upsampled(0, self.skips(1))))
         self.decoded = True
         self.maps.pop(2, None)
 
@@ -303,7 +329,7 @@ class _Strip:
         if self.kept == INNER:
             self.hidden = self.picture.new_map(self.windows.around(3), 0)
             rows = stream(self.hidden.write(self.windows.around(3), self.windows.around(3)), rows)
-        exhaust(stream(sums.of(self.own, self.windows.around(3)), rows))
+        self.picture.exhaust(stream(sums.of(self.own, self.windows.around(3)), rows))
         if self.kept >= FULL:
             self.depth = 0
             del self.maps[1]
@@ -313,14 +339,14 @@ class _Strip:
         rows = self.inner(1, self.trunk(1))
         if self.hidden:
             rows = stream(self.hidden.write(self.windows.around(1), self.windows.around(1)), rows)
-        exhaust(stream(sums.of(self.own, self.windows.around(1)), rows))
+        self.picture.exhaust(stream(sums.of(self.own, self.windows.around(1)), rows))
         if self.kept >= FULL:
             self.depth = 1
 
     def finish(self, write):
         """Through the output blocks to the picture."""
         top = 0
-        for rows in self.refined(1):
+        for rows in self.picture.running(self.refined(1)):
             write((top, top + rows.shape[1]), self.own, rows)
             top += rows.shape[1]
         self.maps.clear()
