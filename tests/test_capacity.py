@@ -150,10 +150,11 @@ def test_the_command(known, monkeypatch, capsys):
     assert main(["plan", "--size", "1080x1920"]) == 0
     assert "onnx-tiled 1080x1920" in " ".join(capsys.readouterr().out.split())
     assert main(["plan", "--limit", "80MiB", "--size", "1080x1920"]) == 1
-    least = capacity.plan(size=(1080, 1920), done=known).limit_bytes.min() / MIB
+    least = capacity.plan(size=(1080, 1920), done=known).set_index("variant").limit_bytes["onnx-tiled"] / MIB
     said = capsys.readouterr()
     assert not said.out
-    assert said.err == f"udnet: nothing keeps within 80 MiB: 1080x1920 takes a limit of {least:.0f} MiB\n"
+    takes = f"1080x1920 takes a limit of {least:.0f} MiB, by onnx-tiled"
+    assert said.err == f"udnet: nothing keeps within 80 MiB: {takes}\n"
     assert main(["plan", "--limit", "512"]) == 2
     assert "'512' is less than 1 MiB, or none: give a size such as 512MiB" in capsys.readouterr().err
     assert main(["plan"]) == 2

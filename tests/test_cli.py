@@ -406,3 +406,9 @@ def test_a_notebook_is_named_by_its_number_or_its_path(which, tmp_path, monkeypa
     about = {"variants": ["onnx"], "study": str(tmp_path), "live": False}
     assert ran == [(publish.sources()[3], tmp_path, about)]
     assert capsys.readouterr().out == f"{tmp_path / publish.sources()[3].name}\n"
+
+
+@pytest.mark.parametrize("words", [["enhance", "", "out.png"], ["enhance", "in.png", ""], ["claims", "--study", ""]])
+def test_no_name_is_not_the_current_folder(words, capsys):
+    assert main(words) == 2
+    assert "no name is given" in capsys.readouterr().err

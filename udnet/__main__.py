@@ -134,8 +134,8 @@ def parser():
         return one
 
     one = command(enhance, "enhance a photograph, or a folder of them")
-    one.add_argument("photo", type=Path, help="a picture, or a folder of them; NAME_reference beside NAME is left out")
-    one.add_argument("out", type=Path, help="the file to write, or a folder")
+    one.add_argument("photo", type=_path, help="a picture, or a folder of them; NAME_reference beside NAME is left out")
+    one.add_argument("out", type=_path, help="the file to write, or a folder")
     one.add_argument(
         "--memory-limit", type=_bytes, metavar="SIZE", help="plan for it, e.g. 512MiB (default: half of what is free)"
     )
@@ -151,26 +151,26 @@ def parser():
     one = command(plan, "what fits in how much memory: the largest picture, the least limit, the fastest variant")
     one.add_argument("--limit", type=_bytes, metavar="SIZE", help="of memory, e.g. 512MiB")
     one.add_argument("--size", metavar="HEIGHTxWIDTH", help="of the picture")
-    one.add_argument("--study", type=Path, help="whose measurements to go by (default: the published study)")
+    one.add_argument("--study", type=_path, help="whose measurements to go by (default: the published study)")
 
     one = command(study, "run a grid of trials; goes on where it stopped")
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
-    one.add_argument("--out", type=Path, help="default: data/results/local/GRID")
+    one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
 
     one = command(export, "write weights as an ONNX file, parity checked")
     one.add_argument("weights", help=".pth or .onnx")
-    one.add_argument("out", type=Path, help="the .onnx file to write")
+    one.add_argument("out", type=_path, help="the .onnx file to write")
 
     one = command(check, "compare PyTorch with ONNX Runtime on real sizes")
     one.add_argument("weights", nargs="+", help=".pth or .onnx files")
 
     one = command(strip, "keep of a checkpoint what inference needs")
-    one.add_argument("checkpoint", type=Path, help="a .pth or .onnx file")
-    one.add_argument("out", type=Path, help="the .pth file to write")
+    one.add_argument("checkpoint", type=_path, help="a .pth or .onnx file")
+    one.add_argument("out", type=_path, help="the .pth file to write")
 
     one = command(train, "train the network on drawn scenes; goes on where it stopped")
-    one.add_argument("out", type=Path, help="folder of the run")
+    one.add_argument("out", type=_path, help="folder of the run")
     one.add_argument("--objective", default="direct", help="published, clean or direct, see udnet/network/train.py")
     one.add_argument("--steps", type=_count, help="default: 2000, half an hour; few draw few scenes")
     one.add_argument("--seed", type=int, help="default: 0")
@@ -178,12 +178,12 @@ def parser():
 
     one = command(scene, "draw an underwater scene, and the same through half as much water")
     one.add_argument("seed", type=int, help="which scene: a whole number from 0")
-    one.add_argument("out", type=Path, help="a .png; its reference is written beside it")
+    one.add_argument("out", type=_path, help="a .png; its reference is written beside it")
     one.add_argument("--size", default="240x320", metavar="HEIGHTxWIDTH", help="default: 240x320")
 
     one = command(quality, "score the enhanced pictures: input, gray world, and weights")
-    one.add_argument("out", type=Path, help="folder of the table; one that has all this is kept")
-    one.add_argument("--photographs", type=Path, metavar="FOLDER", help="NAME and, for some, NAME_reference")
+    one.add_argument("out", type=_path, help="folder of the table; one that has all this is kept")
+    one.add_argument("--photographs", type=_path, metavar="FOLDER", help="NAME and, for some, NAME_reference")
     one.add_argument("--weights", metavar="FILE", help="weights of your own, beside the default")
     one.add_argument("--published", metavar="FILE", help="the published weights")
 
@@ -192,23 +192,23 @@ def parser():
     command(variants, "list the ways to run the model")
 
     one = command(claims, "the report's claims: value here, interval, verdict, cause")
-    one.add_argument("--study", type=Path, help="default: the published study")
+    one.add_argument("--study", type=_path, help="default: the published study")
     one.add_argument("--json", action="store_true", help="one JSON object a claim, a line each")
 
     one = command(figures, "redraw the figures of a study")
-    one.add_argument("--study", type=Path, help="default: the published study")
-    one.add_argument("--out", type=Path, help="default: figures/")
+    one.add_argument("--study", type=_path, help="default: the published study")
+    one.add_argument("--out", type=_path, help="default: figures/")
 
     one = command(notebook, "run a notebook with parameters of your own, such as another study")
     one.add_argument("notebook", help="its number, or its path")
     one.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters", help="study=build/study"
     )
-    one.add_argument("--out", type=Path, default=Path("build/notebooks"), help="folder (default: build/notebooks)")
+    one.add_argument("--out", type=_path, default=Path("build/notebooks"), help="folder (default: build/notebooks)")
 
     one = command(reproduce, "quick study, figures, notebooks and a summary, under build/")
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
-    one.add_argument("--out", type=Path, default=Path("build"))
+    one.add_argument("--out", type=_path, default=Path("build"))
     command(publish, "the full study, its figures and notebooks, in place (maintainers)")
     return top
 
@@ -218,6 +218,12 @@ def _model_options(one, variant):
     one.add_argument("--variant", default=variant, metavar="NAME", help=f"see `variants`, or FILE.py:NAME ({default})")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
+
+
+def _path(text):
+    if not text:  # pathlib takes it for the current folder
+        raise argparse.ArgumentTypeError("no name is given")
+    return Path(text)
 
 
 def _count(text):
@@ -325,10 +331,10 @@ def plan(arguments):
     known = capacity.models(tables.read(arguments.study or tables.PUBLISHED))
     table = capacity.among(known, arguments.limit, size)
     if table.empty:
-        least = capacity.among(known, size=size or (16, 16)).limit_bytes.min()
-        wanted = f"{arguments.size} takes" if size else "any picture takes"
-        print(f"udnet: nothing keeps within {mib(arguments.limit)}: {wanted} a limit of {mib(least)}", file=sys.stderr)
-        return 1
+        asked = capacity.among(known, size=size or (16, 16))
+        least = asked.loc[asked.limit_bytes.idxmin()]
+        wanted = f"{arguments.size or 'any picture'} takes a limit of {mib(least.limit_bytes)}, by {least.variant}"
+        return _tell(f"nothing keeps within {mib(arguments.limit)}: {wanted}", 1)
     print(capacity.as_text(table, arguments.limit))
     return 0
 

@@ -245,7 +245,7 @@ def as_text(table, limit=None):
     lines = [pd.DataFrame(columns).to_string(index=False, col_space=12)]
     lines += [f"* more than this machine's {memory.mib(installed)}"] if over.any() else []
     lines.append(
-        "peak: of the whole process; of it counted: by a memory control group, which leaves mapped files out;\n"
+        "peak: of the whole process; of it counted: what is not mapped from files, which the kernel can drop;\n"
         "seconds: of the first picture, predicted for the machine of the study"
     )
     return "\n".join(lines)
