@@ -195,7 +195,8 @@ def test_a_limit_that_cannot_be_kept_is_one_line_with_the_least(files):
 
 
 def test_what_is_beside_a_picture_is_kept_free(files):
-    network = compared.load_onnx_tiled(2, files["arrays"], limit=1024 * MIB)
+    network = compared.load_onnx_tiled(2, files["arrays"], limit=MIB)
+    network.limit = network.floor + 800 * MIB
     without, beside = network.plan(1024, 1024), 200 * MIB
     with_alpha = network.plan(1024, 1024, beside)
     assert with_alpha.bytes + beside <= network.limit - network.floor < without.bytes + beside
@@ -205,7 +206,8 @@ def test_what_is_beside_a_picture_is_kept_free(files):
 
 def test_reading_and_writing_keep_within_the_limit(files):
     """What its decoder holds of a photograph can be more than the leanest plan."""
-    network = compared.load_onnx_tiled(2, files["arrays"], limit=1024 * MIB)
+    network = compared.load_onnx_tiled(2, files["arrays"], limit=MIB)
+    network.limit = network.floor + 800 * MIB
     header = photographs.Header(1000, 500, in_and_out=2000 * MIB, beside=7 * MIB)
     with pytest.raises(Error, match=r"its process takes at least [\d,]+ MiB: raise the memory limit") as refused:
         network.plan_for(header)

@@ -302,7 +302,7 @@ def test_worker_ends_with_its_parent(tmp_path):
         about = psutil.Process(parent.pid)
         assert soon(lambda: any("udnet.trials.trial" in child.cmdline() for child in about.children()))
         (worker,) = about.children()
-        assert soon(lambda: worker.cpu_times().user > 0.05), "it runs"
+        assert soon(lambda: any(path.stat().st_size for path in tmp_path.glob("*/phases"))), "it runs"
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()

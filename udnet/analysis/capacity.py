@@ -23,7 +23,7 @@ from udnet.trials import tables
 from udnet.variants import catalogue
 
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
-BESIDE = photographs.BESIDE + 8 * MIB  # of the process of `enhance` beside a trial's: and its modules (measured: 8)
+BESIDE = photographs.BESIDE + 9 * MIB  # of the process of `enhance` beside a trial's: and its modules (measured: 8.2)
 BEYOND = 2  # times the largest side measured: so far a line is followed
 
 
