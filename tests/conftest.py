@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,11 @@ def any_weights():
 def exported():
     """An export of the seeded weights, for every test that needs one: it takes twenty seconds."""
     return prepared.prepared(prepared.find("seeded"), "onnx")
+
+
+def soon(what, seconds=20):
+    """Wait until something is so; whether it was within the time."""
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(what())

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO
+from conftest import REPO, soon
 from own_variants import own
 
 from udnet import Error
@@ -257,8 +257,10 @@ def test_goes_on_after(name, code, grid, tmp_path):
     path = grid(block("SAME", "STAGED", repeats=2), block("STAGED", "WAITS", more="timeline = true"))
     out, wait = tmp_path / "out", tmp_path / "wait"
     wait.touch()  # or a slow machine would have finished before the signal comes
+    before = [one.variant for one in grids.read_grid(path).trials].index(own("WAITS"))  # trials that end by themselves
     with start(path, out) as command:
-        wait_for_trials(out, 2)
+        wait_for_trials(out, before)
+        assert soon(lambda: list(tmp_path.glob("udnet-*"))), "the folder of the one that waits"
         command.send_signal(getattr(signal, name))
         said = command.stderr.read()
     assert command.returncode == code

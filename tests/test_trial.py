@@ -14,7 +14,7 @@ from collections import namedtuple
 import numpy as np
 import psutil
 import pytest
-from conftest import REPO
+from conftest import REPO, soon
 from own_variants import SPIKE, own
 
 import udnet
@@ -38,14 +38,6 @@ def run(name, repeat=0, runs=1, timeline=False, **options):
 
 def phases(result):
     return {row["phase"]: row for row in result.rows}
-
-
-def soon(what, seconds=20):
-    """Wait until something is so; whether it was within the time."""
-    end = time.monotonic() + seconds
-    while not what() and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(what())
 
 
 # What a trial reports
