@@ -105,10 +105,11 @@ def _enhance(photo, out, limit, weights):
         group.watch(process)
         said, complaint = process.communicate()
         killed = group.killed
+    failed = "oom" if killed else f"error: {complaint.strip()[-200:]}"
     if killed or not said:
-        return group.kind, "oom" if killed else f"error: {complaint.strip()[-200:]}", np.nan
+        return group.kind, failed, np.nan
     code, peak = json.loads(said.splitlines()[-1])
-    return group.kind, "ok" if code == 0 and out.exists() else f"error: {complaint.strip()[-200:]}", peak
+    return group.kind, "ok" if code == 0 and out.exists() else failed, peak
 
 
 def _command(photo, out, limit, weights):

@@ -203,7 +203,7 @@ def write(picture, path):
     options, left_out = dict(_OPTIONS[kind]), 0
     try:
         if picture.exif and kind in _WITH_EXIF:
-            options["exif"], left_out = picture.exif, 0
+            options["exif"] = picture.exif
             if kind in _EXIF_BYTES:
                 options["exif"], left_out = exif.fitted(picture.exif, _EXIF_BYTES[kind])
         image = picture.image if kind in _WITH_ALPHA else Image.fromarray(picture.pixels)
