@@ -1,7 +1,7 @@
 """How a picture is cut for the tiled schedule, what is kept from pass to pass, and what that costs.
 
-A plan trades memory for time: what a strip does not keep, it computes again in every later pass. `fit` takes the plan
-that computes least within a budget of bytes.
+A plan trades memory for time: what a strip does not keep, it computes again in every later pass. What it keeps may lie
+in memory or on a scratch file, which trades the disk for time. `fit` takes the fastest plan within a budget of bytes.
 """
 
 import math
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-from udnet.system.memory import MIB
+from udnet.system.memory import MIB, mib
+from udnet.tiled.scratch import AHEAD, piece_bytes
 from udnet.tiled.streams import beneath, doubled, widened
 
 WIDTH = 64  # channels of every map
@@ -25,12 +26,26 @@ INNER = 3  # the one within an output block
 
 SHAPES = ((512, 16), (512, 8))  # most columns of a strip, rows that enter at once: from fast to lean
 CALL = 3.5e6  # multiply-adds in the time that it takes to call a convolution
-# Rows of so many full-size maps pass through a strip, as measured: by pass, since a strip's arrays are there from when
-# they are first needed. The passes that are not named hold less than the one after them.
-PASSING = {"decode": 9, "normalise": 16, "finish": 18}
+# Rows of so many full-size maps pass through a strip, as measured, by pass and by what it keeps: a third to two thirds
+# are its own arrays, the rest is what a runtime needs in a call. The passes that are not named hold less than the one
+# after them.
+PASSING = {"decode": (9, 9, 9, 9), "normalise": (16, 12, 11, 11), "finish": (18, 14, 9, 9)}
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not take the same every time
+LEVELS = (BOTTOM, FULL, INNER)
+# The maps that a strip keeps, and how often their size is halved; and what a strip that has them keeps at the least.
+LEVEL_OF = {"quarter": 2, "half": 1, "full": 0, "inner": 0}
+KEPT_BY = {"quarter": BOTTOM, "half": BOTTOM, "full": FULL, "inner": INNER}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a machine does in a second: multiply-adds on all threads, and bytes to and from a scratch file."""
+
+    multiply_adds: float
+    disk: float
+    room: int  # bytes that a scratch file may take
 
 
 @dataclass(frozen=True)
@@ -39,16 +54,19 @@ class Plan:
 
     height: int
     width: int
-    strips: tuple  # of (own columns, kept)
+    strips: tuple  # of (own columns, kept in memory)
     rows: int
     threads: int
+    scratch: int = NOTHING  # what every strip keeps at the least: on the scratch file, where not in memory
 
     @cached_property
     def bytes(self):
         """What is held at the most: pictures, maps and what passes through."""
         always = ALWAYS * self.height * self.width
         moments = 4 * 8 * WIDTH * self.width
-        strips = [Windows(own, self.width).held(self.height, self.rows, kept) for own, kept in self.strips]
+        strips = [
+            Windows(own, self.width).held(self.height, self.rows, kept, self.scratch) for own, kept in self.strips
+        ]
         at_once = min(self.threads, len(strips))
         held = 0
         for name in PASSING:  # what all strips keep, and what those that run need besides
@@ -64,12 +82,41 @@ class Plan:
     @cached_property
     def passes(self):
         """The same, by pass."""
-        by_strip = [Windows(own, self.width).multiply_adds(self.height, self.rows, kept) for own, kept in self.strips]
-        return {name: sum(strip[name] for strip in by_strip) for name in by_strip[0]}
+        return _by_pass(
+            Windows(own, self.width).multiply_adds(self.height, self.rows, max(kept, self.scratch))
+            for own, kept in self.strips
+        )
+
+    @property
+    def keeps_all(self):
+        """Whether nothing is left for a scratch file."""
+        return all(kept == INNER for _, kept in self.strips)
+
+    @cached_property
+    def scratch_bytes(self):
+        """The size of its scratch file."""
+        return sum(
+            size * math.ceil((self.height >> LEVEL_OF[name]) / self.rows)
+            for own, kept in self.strips
+            for name, size in Windows(own, self.width).pieces(self.rows, kept, self.scratch).items()
+        )
+
+    @cached_property
+    def moved(self):
+        """Bytes to and from the scratch file, by pass."""
+        return _by_pass(Windows(own, self.width).moved(self.height, kept, self.scratch) for own, kept in self.strips)
+
+    def seconds(self, speed):
+        """How long it takes: the disk works while the threads compute."""
+        return sum(
+            max(computed / speed.multiply_adds, self.moved[name] / speed.disk) for name, computed in self.passes.items()
+        )
 
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
         kept = {0: "nothing kept between passes", count: "maps kept between passes"}
+        if self.scratch_bytes:
+            kept[keeping] = f"maps kept on a scratch file of {mib(self.scratch_bytes)}"
         return f"{count} strip{'s' if count > 1 else ''}, {kept.get(keeping, f'maps of {keeping} kept between passes')}"
 
 
@@ -83,15 +130,32 @@ def limit_for(size, beside=0):
     return math.ceil((size / (1 - ROOM) + beside) / MIB) * MIB
 
 
-def leanest(height, width, threads):
-    """The plan that holds least."""
-    return _even(height, width, threads, *SHAPES[-1])
+def leanest(height, width, threads, speed=None):
+    """The plan that holds least; with a `Speed` the fastest that keeps in memory as little, with a scratch file."""
+    return min(_scratched(_even(height, width, threads, *SHAPES[-1]), speed), key=_cost(speed))
 
 
-def fit(height, width, threads, budget):
-    """The plan that computes least among those that hold at most `budget` bytes; None where none does."""
-    plans = [_filled(_even(height, width, threads, *shape), budget) for shape in SHAPES]
-    return min((plan for plan in plans if plan.bytes <= budget), key=lambda plan: plan.multiply_adds, default=None)
+def fit(height, width, threads, budget, speed=None):
+    """The fastest plan among those that hold at most `budget` bytes; None where none does.
+
+    Without a `Speed` there is no scratch file, and what computes least is fastest.
+    """
+    evens = [_even(height, width, threads, *shape) for shape in SHAPES]
+    plans = [_filled(plan, budget) for even in evens for plan in _scratched(even, speed)]
+    return min((plan for plan in plans if plan.bytes <= budget), key=_cost(speed), default=None)
+
+
+def _scratched(plan, speed):
+    """A plan, and with each level on a scratch file that has room for it."""
+    yield plan
+    for level in LEVELS if speed else ():
+        more = replace(plan, scratch=level)
+        if more.scratch_bytes <= speed.room:
+            yield more
+
+
+def _cost(speed):
+    return lambda plan: plan.seconds(speed) if speed else plan.multiply_adds
 
 
 def _even(height, width, threads, columns, rows):
@@ -105,7 +169,7 @@ def _even(height, width, threads, columns, rows):
 def _filled(plan, budget):
     """The plan with as much kept as the budget holds: level by level, strip by strip."""
     owns, most = [own for own, _ in plan.strips], plan
-    for level in (BOTTOM, FULL, INNER):
+    for level in LEVELS:
         for count in range(1, len(owns) + 1):
             strips = tuple((own, level if place < count else level - 1) for place, own in enumerate(owns))
             more = replace(plan, strips=strips)
@@ -144,7 +208,7 @@ class Windows:
             return self.skip(level)
         return doubled(widened(self.encoded(level + 1, deepest), 2, self.width >> level + 1))
 
-    def held(self, height, rows, kept):
+    def held(self, height, rows, kept, scratch=NOTHING):
         """By pass of `PASSING`, in bytes: what a strip keeps before it or after it, and what it needs while it runs."""
         levels = [_columns(self.skip(level)) * (height >> level) for level in (2, 1, 0)]
         sizes = [PIXEL * size for size in (*levels, _columns(self.around(3)) * height)]
@@ -155,7 +219,44 @@ class Windows:
         most = {"decode": bottom + half + full, "normalise": max(half + full, late), "finish": late}
         both = half if kept == INNER else 0  # normalise still reads it where the map within is there already
         row = PIXEL * _columns(self.encoded(0, 2)) * (rows + WAITING)
-        return {name: (most[name], maps * row + both * (name == "normalise")) for name, maps in PASSING.items()}
+        pieces = self.pieces(rows, kept, scratch)
+        waiting = {
+            "decode": pieces["quarter"] + 2 * pieces["half"],
+            "normalise": pieces["half"] + 2 * pieces["full"] + pieces["inner"],
+            "finish": 2 * pieces["full"] + 2 * pieces["inner"],
+        }
+        return {
+            name: (most[name], maps[max(kept, scratch)] * row + both * (name == "normalise") + AHEAD * waiting[name])
+            for name, maps in PASSING.items()
+        }
+
+    def pieces(self, rows, kept, scratch):
+        """The bytes of a piece, so many rows, of each map; none of one that is not on the scratch file."""
+        windows = {"quarter": self.skip(2), "half": self.skip(1), "full": self.skip(0), "inner": self.around(3)}
+        return {
+            name: piece_bytes(WIDTH, rows, _columns(window)) if kept < KEPT_BY[name] <= scratch else 0
+            for name, window in windows.items()
+        }
+
+    def moved(self, height, kept, scratch):
+        """Bytes to and from the scratch file, by pass."""
+
+        def of(name, *windows):
+            on = kept < KEPT_BY[name] <= scratch
+            return PIXEL * (height >> LEVEL_OF[name]) * sum(map(_columns, windows)) if on else 0
+
+        encoded = of("quarter", self.skip(2)) + of("half", self.skip(1))
+        decoded = of("half", self.joined(1))
+        again = decoded if max(kept, scratch) == BOTTOM else 0
+        full = {columns: of("full", self.around(columns)) for columns in (4, 2)}
+        inner = {columns: of("inner", self.around(columns)) for columns in (3, 1)}
+        return {
+            "encode": encoded + of("full", self.skip(0)),
+            "decode": encoded + decoded,
+            "normalise": decoded + of("full", self.skip(0)) + full[4] + inner[3],
+            "refine": again + full[4] + full[2] + inner[3] + inner[1],
+            "finish": again + full[2] + inner[1],
+        }
 
     def multiply_adds(self, height, rows, kept):
         """By pass, calls included."""
@@ -186,6 +287,12 @@ class Windows:
             "refine": before + within + refined + inner_again,
             "finish": (before + inner + refined if kept < FULL else 0) + (inner_again if within else 0) + finished,
         }
+
+
+def _by_pass(strips):
+    """The sums over strips of what each has by pass."""
+    strips = list(strips)
+    return {name: sum(strip[name] for strip in strips) for name in strips[0]}
 
 
 def _columns(window):

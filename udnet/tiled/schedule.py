@@ -2,8 +2,8 @@
 
 Five sums look at the whole image: the attention of the two blocks at an eighth of the size, the latent statistics with
 the instance norm, and the attention of the two output blocks. Each ends a pass over the picture. In a pass every strip
-of columns is a stream of rows (`streams`) from the image, or from maps that the strip keeps, to the place where the
-next sum is taken:
+of columns is a stream of rows (`streams`) from the image, or from maps that the strip keeps in memory or on a scratch
+file (`scratch`), to the place where the next sum is taken:
 
     encode      the encoder down to an eighth of the size; x1's share of the statistics
     deepen      two blocks at an eighth of the size, in place
@@ -24,16 +24,18 @@ and the mean of a convolution's output follows from sums of its input, so that n
 import math
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 
 import numpy as np
 
 from udnet import Error
 from udnet.pictures import images
 from udnet.system import memory
-from udnet.tiled import plans
-from udnet.tiled.plans import BOTTOM, FULL, INNER, NOTHING, Windows
+from udnet.tiled import plans, scratch
+from udnet.tiled.plans import BOTTOM, FULL, INNER, Windows
 from udnet.tiled.streams import (
     Convolution,
     Map,
@@ -55,6 +57,7 @@ LATENT = 20
 EPS = 1e-5
 SLOPE = 0.01
 PASSES = 5
+SHARE = 0.8  # of a thread's time is within convolutions (measured: 0.75 to 0.82)
 SPREAD = memory.MIB // 2  # how far the next process may be above this one before its first picture (measured: 0.3 MiB)
 LARGE = 2_000_000  # pixels, from which a person waits
 
@@ -63,11 +66,12 @@ class TiledNetwork:
     """UDnet by the tiled schedule. Called as any network; `enhance` takes and gives bytes, a few rows at a time.
 
     `kernels`: a runtime's, see `kernels`; `weights`: arrays by the names of the published state dict, without prefixes;
-    `threads`: how many strips run at once; `limit`: bytes that the whole process may take (None: the leanest plan).
+    `threads`: how many strips run at once; `limit`: bytes that the whole process may take (None: the leanest plan);
+    `folder`: for a scratch file where that is faster than to compute again, see `scratch.find` (None: no such file).
     """
 
-    def __init__(self, kernels, weights, threads, limit=None):
-        self.new, self.weights, self.threads, self.limit = kernels, weights, threads, limit
+    def __init__(self, kernels, weights, threads, limit=None, folder=None):
+        self.new, self.weights, self.threads, self.limit, self.folder = kernels, weights, threads, limit, folder
         names = [f"pr_encoder.conv{level}.conv.{i}" for level in (1, 2, 3) for i in (1, 4)]
         names += [f"pr_UpConv{level}.conv.{i}" for level in (3, 2) for i in (1, 4)] + ["pr_UpConv1.conv.4"]
         names += [f"{block}.body.1" for block in ("pr_encoder.conv4", "pr_conv", "out_conv.0", "out_conv.1")]
@@ -85,13 +89,37 @@ class TiledNetwork:
         """
         leanest = plans.leanest(height, width, self.threads)
         if self.limit is None:
-            return leanest
+            return plans.leanest(height, width, self.threads, self.speed) if self.folder else leanest
         budget = plans.usable(self.limit - beside) - self.floor
         found = plans.fit(height, width, self.threads, budget)
+        if found and self.folder and not found.keeps_all:
+            found = plans.fit(height, width, self.threads, budget, self.speed)
         if found is None or around > budget:
             least = plans.limit_for(self.floor + SPREAD + max(leanest.bytes, around), beside)
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
         return found
+
+    @property
+    def speed(self):
+        """The `Speed` of this machine with a scratch file; None where none can be made."""
+        disk = scratch.measured(self.folder)
+        return disk and plans.Speed(self.threads * self._multiply_adds, disk.rate, disk.room)
+
+    @cached_property
+    def _multiply_adds(self):
+        """What a thread computes in a second, by a block as the schedule has them."""
+        kernel, rows, columns = self.kernels["pr_UpConv2.conv.4"], plans.SHAPES[-1][1], plans.SHAPES[-1][0]
+        block = self.new.arranged(memory.fresh((WIDTH * (rows + 2) * (columns + 2),)), WIDTH, rows + 2, columns + 2)
+        out = self.new.arranged(memory.fresh((WIDTH * rows * columns,)), WIDTH, rows, columns)
+
+        def seconds():
+            start = time.perf_counter()
+            kernel.run(out, block)
+            return time.perf_counter() - start
+
+        with ThreadPoolExecutor(1, initializer=self.new.begin_thread) as pool:
+            taken = min(pool.submit(seconds).result() for _ in range(4))
+        return SHARE * WIDTH * plans.CONV * rows * columns / taken
 
     def weight_and_bias(self, name):
         """The two tensors of a convolution."""
@@ -136,11 +164,11 @@ class TiledNetwork:
 
     def _run(self, height, width, read, write, kernels=None, beside=0):
         plan = self.plan(height, width, beside)
-        with (
-            ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread) as pool,
-            _progress(plan) as advance,
-        ):
-            picture = _Picture(self, plan, read, pool, advance, kernels)
+        with ExitStack() as stack:
+            file = stack.enter_context(scratch.Scratch(self.folder, plan.scratch_bytes)) if plan.scratch_bytes else None
+            pool = stack.enter_context(ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread))
+            advance = stack.enter_context(_progress(plan))
+            picture = _Picture(self, plan, read, pool, advance, file, kernels)
             try:
                 with picture.or_give_up():
                     picture.enhance(write)
@@ -166,9 +194,9 @@ def _progress(plan):
 class _Picture:
     """One picture on its way through the passes; height and width are multiples of 8."""
 
-    def __init__(self, network, plan, read, pool, advance, kernels=None):
+    def __init__(self, network, plan, read, pool, advance, file=None, kernels=None):
         self.network, self.new, self.plan, self.read = network, network.new, plan, read
-        self.pool, self.advance = pool, advance
+        self.pool, self.advance, self.file = pool, advance, file
         self.height, self.width = plan.height, plan.width
         self.kernels = dict(kernels or network.kernels)  # those whose weights depend on the picture join them
         self.workspaces, self.given_up = threading.local(), False
@@ -220,6 +248,7 @@ class _Picture:
             with self.or_give_up():
                 run(strip, argument)
 
+        self.workspaces = threading.local()  # what the last pass alone needed goes
         for strip, _ in zip(self.strips, self.pool.map(of, self.strips), strict=True):
             self.advance(strip.own[1] - strip.own[0])
         return argument
@@ -243,6 +272,13 @@ class _Picture:
         """An empty map of a level's window."""
         shape = WIDTH, self.height >> level, window[1] - window[0]
         return Map(self.new.arranged(memory.fresh((math.prod(shape),)), *shape), window)
+
+    def kept_map(self, name, strip, window):
+        """A map of `plans.LEVEL_OF` for a strip: in memory where it keeps so much there, else on the scratch file."""
+        level = plans.LEVEL_OF[name]
+        if strip.in_memory >= plans.KEPT_BY[name]:
+            return self.new_map(window, level)
+        return self.file.map(name, WIDTH, self.height >> level, window, self.plan.rows)
 
     def rows(self, level):
         """How many rows of a level's maps come of the rows of the picture that enter at once."""
@@ -288,8 +324,9 @@ class _Picture:
 class _Strip:
     """Some columns of a picture, with the columns beside them that they depend on, and the maps that they keep."""
 
-    def __init__(self, picture, own, kept):
-        self.picture, self.own, self.kept = picture, own, kept
+    def __init__(self, picture, own, in_memory):
+        self.picture, self.own, self.in_memory = picture, own, in_memory
+        self.kept = max(in_memory, picture.plan.scratch)
         self.windows = Windows(own, picture.width)
         self.maps = {}  # by level: what is kept of the encoder's maps, then of what takes their place
         self.hidden = None  # where kept: the map within an output block
@@ -306,9 +343,10 @@ class _Strip:
             window = windows.encoded(level, 2)
             if level == 0:
                 rows = stream(moments.of(self.own, window), rows)
-            if self.kept > (BOTTOM if level == 0 else NOTHING):
-                self.maps[level] = self.picture.new_map(windows.skip(level), level)
-                rows = stream(self.maps[level].write(windows.skip(level), window), rows)
+            name = ("full", "half", "quarter")[level]
+            if self.kept >= plans.KEPT_BY[name]:
+                self.maps[level] = self.picture.kept_map(name, self, windows.skip(level))
+                rows = self.written(self.maps[level], windows.skip(level), window, rows)
             return rows
 
         quarter, eighth = (tuple(side >> halvings for side in self.own) for halvings in (2, 3))
@@ -327,8 +365,8 @@ class _Strip:
         """Up to the first output block's attention."""
         rows = self.inner(0, self.trunk(0))
         if self.kept == INNER:
-            self.hidden = self.picture.new_map(self.windows.around(3), 0)
-            rows = stream(self.hidden.write(self.windows.around(3), self.windows.around(3)), rows)
+            self.hidden = self.picture.kept_map("inner", self, self.windows.around(3))
+            rows = self.written(self.hidden, self.windows.around(3), self.windows.around(3), rows)
         self.picture.exhaust(stream(sums.of(self.own, self.windows.around(3)), rows))
         if self.kept >= FULL:
             self.depth = 0
@@ -338,7 +376,7 @@ class _Strip:
         """Up to the second output block's attention."""
         rows = self.inner(1, self.trunk(1))
         if self.hidden:
-            rows = stream(self.hidden.write(self.windows.around(1), self.windows.around(1)), rows)
+            rows = self.written(self.hidden, self.windows.around(1), self.windows.around(1), rows)
         self.picture.exhaust(stream(sums.of(self.own, self.windows.around(1)), rows))
         if self.kept >= FULL:
             self.depth = 1
@@ -383,7 +421,7 @@ class _Strip:
             return tap.ahead()
 
         for level, kept in self.maps.items():
-            rows = kept.read(self.windows.skip(level), self.picture.rows(level))
+            rows = self.read(kept, self.windows.skip(level), level)
             takes[level] = Tap(rows, self.picture.workspace, level).take
         if first not in takes:
             self.encoder(deepest, note)
@@ -395,7 +433,7 @@ class _Strip:
         if level == 2:
             rows = picture.eighth.read(window, picture.rows(3))
         elif self.decoded and level + 1 in self.maps:
-            rows = self.maps[1].read(window, picture.rows(1))
+            rows = self.read(self.maps[1], window, 1)
         else:
             rows = self.joined(level + 1, skips)
         height, width = picture.height >> level + 1, picture.width >> level + 1
@@ -408,16 +446,16 @@ class _Strip:
         window = self.windows.joined(level)
         pairs = ((skips[level](rows.shape[1]), rows) for rows in self.upsampled(level, skips))
         rows = self.twice(f"pr_UpConv{level + 1}", pairs, window, level)
-        return stream(self.maps[level].write(window, window), rows) if level in self.maps and level < 2 else rows
+        return self.written(self.maps[level], window, window, rows) if level in self.maps and level < 2 else rows
 
     def trunk(self, n):
         """The map that output block n takes."""
         if self.depth == n:
-            return self.maps[0].read(self.windows.around(4 - 2 * n), self.picture.plan.rows)
+            return self.read(self.maps[0], self.windows.around(4 - 2 * n), 0)
         if n == 0:
             return self.joined(0, self.skips(0))
         rows, window = self.refined(0), self.windows.around(2)
-        return stream(self.maps[0].write(window, window), rows) if 0 in self.maps else rows
+        return self.written(self.maps[0], window, window, rows) if 0 in self.maps else rows
 
     def inner(self, n, rows):
         """The map within output block n."""
@@ -427,11 +465,17 @@ class _Strip:
         """What output block n gives; the last one gives the picture."""
         tap = Tap(self.trunk(n), self.picture.workspace, f"out_conv.{n}")
         own, window = self.windows.around(2 - 2 * n), self.windows.around(4 - 2 * n)
-        if self.hidden:
-            rows = self.hidden.read(self.windows.around(3 - 2 * n), self.picture.plan.rows)
-        else:
-            rows = self.inner(n, tap.ahead())
+        within = self.hidden and self.read(self.hidden, self.windows.around(3 - 2 * n), 0)
+        rows = within or self.inner(n, tap.ahead())
         return self.picture.convolved(f"out_conv.{n}.body.4", rows, own, 0, lambda n: inside(tap.take(n), own, window))
+
+    def read(self, kept, window, level):
+        """The columns of a window of a map that is kept."""
+        return kept.read(window, self.picture.rows(level), self.picture.workspace)
+
+    def written(self, kept, own, window, rows):
+        """A stream with this window, whose columns `own` are kept."""
+        return stream(kept.write(own, window, self.picture.workspace), rows)
 
     def twice(self, block, rows, window, level):
         """Two convolutions; the window is the output's, the input is two columns wider."""

@@ -71,10 +71,13 @@ class Workspace:
 
     def array(self, name, channels, rows, columns):
         """An array of this shape with any values, the last one of this name where that has room."""
-        size = channels * rows * columns
+        return self.arranged(self.flat_array(name, channels * rows * columns), channels, rows, columns)
+
+    def flat_array(self, name, size):
+        """The same of so many values, in whole pages of the system's."""
         if name not in self.flat or self.flat[name].size < size:
             self.flat[name] = memory.fresh((size,))
-        return self.arranged(self.flat[name][:size], channels, rows, columns)
+        return self.flat[name][:size]
 
     def longest(self, name, channels, rows, columns):
         """The same, of more rows where there is room for them."""
@@ -264,13 +267,13 @@ class Map:
     def __init__(self, values, window):
         self.values, self.window = values, window  # (C, H, columns of the window)
 
-    def read(self, window, rows):
+    def read(self, window, rows, workspace=None):
         """The columns of a window within its own, so many rows at a time; views, so the writer must stay behind."""
         values = inside(self.values, window, self.window)
         for start in range(0, values.shape[1], rows):
             yield values[:, start : start + rows]
 
-    def write(self, own, window):
+    def write(self, own, window, workspace=None):
         """A step that writes the columns `own` of a stream with this window, and gives the rows on."""
         target, place = inside(self.values, own, self.window), 0
 
