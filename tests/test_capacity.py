@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from test_publish import fabricate
 
-from udnet import NotMeasured
+from udnet import Error, NotMeasured
 from udnet.__main__ import main
-from udnet.analysis import capacity
+from udnet.analysis import capacity, prediction
 from udnet.experiments import proofs
 from udnet.pictures import reference
-from udnet.system import guard
+from udnet.system import guard, machine
 from udnet.system.memory import MIB
 from udnet.tiled import plans
 from udnet.trials import tables, trial
@@ -106,7 +106,7 @@ def test_time_goes_by_the_rates_of_the_sizes_beside_it(monkeypatch):
 def test_the_largest_picture_for_a_limit(known):
     table = capacity.plan(limit=512 * MIB, done=known).set_index("variant")
     lean = table.loc["onnx-lean"]
-    usable = (1 - plans.ROOM) * (512 * MIB - capacity.BESIDE)
+    usable = (1 - plans.ROOM) * (512 * MIB - prediction.BESIDE)
     assert lean.height == 520, "by hand: 60 MiB and 1600 bytes a pixel, 2% left free, 18 MiB for photographs"
     assert lean.peak_bytes <= usable < WHOLE + SLOPE * (lean.height + 8) ** 2
     tiled, floor = table.loc["onnx-tiled"], LOADED + 8 * MIB
@@ -142,11 +142,11 @@ def test_a_curve_with_steps_is_allowed_for(monkeypatch):
     (model,) = capacity.models("study").values()
     assert model.excess > 0.1
     allowed = model.peak(512, 512) * (1 + model.excess)
-    assert allowed < model.limit(512, 512) - capacity.BESIDE < allowed * 1.03
+    assert allowed < model.limit(512, 512) - prediction.BESIDE < allowed * 1.03
 
 
 def test_the_command(known, monkeypatch, capsys):
-    monkeypatch.setattr(tables, "read", lambda folder: known)
+    monkeypatch.setattr(prediction, "read", lambda: capacity.models(known))
     assert main(["plan", "--size", "1080x1920"]) == 0
     assert "onnx-tiled 1080x1920" in " ".join(capsys.readouterr().out.split())
     assert main(["plan", "--limit", "80MiB", "--size", "1080x1920"]) == 1
@@ -159,6 +159,45 @@ def test_the_command(known, monkeypatch, capsys):
     assert "'512' is less than 1 MiB, or none: give a size such as 512MiB" in capsys.readouterr().err
     assert main(["plan"]) == 2
     assert capsys.readouterr().err == "udnet: error: give --limit, --size, or both\n"
+
+
+def test_the_published_models_are_those_of_the_published_tables():
+    """To renew them: udnet.pages.publish.renew_models(), then renew_checksums."""
+    assert prediction.read() == capacity.models(tables.read())
+    asked = {"limit": 512 * MIB, "size": (1080, 1920)}
+    pd.testing.assert_frame_equal(capacity.plan(**asked), capacity.plan(**asked, done=tables.read()))
+    with pytest.raises(NotMeasured, match="no model of any variant"):
+        capacity.plan(**asked, threads=3)
+
+
+def test_models_are_kept(known, tmp_path):
+    prediction.write(capacity.models(known), tmp_path)
+    assert prediction.read(tmp_path) == capacity.models(known)
+    for damage in ("{}", "{", '{"models": [{"variant": "onnx"}]}', '{"models": 1}', None):
+        path = tmp_path / prediction.FILE
+        path.unlink() if damage is None else path.write_text(damage)
+        with pytest.raises(Error, match=r"models\.json: damaged") as caught:
+            prediction.read(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_study_is_asked_by_its_own_tables(known, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "read", lambda folder: known)
+    assert main(["plan", "--size", "1080x1920", "--study", "of mine"]) == 0
+    assert "onnx-tiled" in capsys.readouterr().out
+
+
+def test_a_table_for_a_terminal_marks_what_is_beyond_the_machine(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: (600 * MIB, 1))
+    rows = [(1024 * MIB, 1.0), (512 * MIB, 1234.56)]
+    answers = [prediction.Answer("onnx", 100, 2000, limit, limit - 1, MIB, seconds) for limit, seconds in rows]
+    head, first, last, note, *_ = prediction.as_text(answers, 2048 * MIB).splitlines()
+    assert head == "     variant      picture least limit, MiB peak with 2,048 MiB of it counted      seconds"
+    assert first == "        onnx     100x2000              512                 512             1      1,234.6"
+    assert last == "        onnx     100x2000           1,024*               1,024             1          1.0"
+    assert note == "* more than this machine's 600 MiB"
+    assert "*" not in prediction.as_text(answers[1:])
+    assert prediction.as_text(pd.DataFrame(answers).itertuples()) == prediction.as_text(answers)
 
 
 def measured(variant, side, weights):
@@ -195,7 +234,7 @@ def test_predictions_hold_under_the_kernel(variant, side, any_weights):
 @pytest.mark.parametrize("variant", ["onnx-tiled", "pytorch-tiled"])
 def test_the_least_limit_is_enough_for_a_photograph(variant, tmp_path, any_weights):
     """What `plan` names, by the published study, `enhance` takes and keeps to, in a process of its own."""
-    limit = int(capacity.models(tables.read())[variant].limit(256, 256))
+    limit = int(prediction.read()[variant].limit(256, 256))
     Image.fromarray(reference.picture(256, 256)).save(tmp_path / "photo.png")
     code = (
         "import sys; from udnet.system import memory; from udnet.__main__ import main\n"

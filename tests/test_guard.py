@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -266,7 +265,7 @@ def test_free_memory_is_what_a_group_leaves(tmp_path, monkeypatch):
     assert guard.free() == 500 - (400 - 250)
     (tmp_path / "two" / "memory.max").write_text("max\n")
     assert guard.free() == 1000 - (300 - 20), "version 1 counts the groups within under other names"
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10))
+    monkeypatch.setattr(machine, "memory", lambda: (20, 10))
     assert guard.free() == 10, "at most what the machine has"
 
 

@@ -20,6 +20,7 @@ import pytest
 from conftest import REPO
 
 from udnet import Error
+from udnet.analysis import capacity, prediction
 from udnet.pages import notebooks, publish, report
 from udnet.system.memory import MIB
 from udnet.trials import study, tables
@@ -584,7 +585,8 @@ def test_publish_renews_in_place(workbench):
     names = {path.name for path in (workbench.repo / "figures").iterdir()}
     assert names == {"headline.svg", "photograph.jpg"}, "what is not drawn any more goes"
     listed = (workbench.repo / "data" / "README.md").read_text()
-    for name in ("trials.csv", "machine.json"):
+    assert [*prediction.read(workbench.published)] == [*capacity.models(tables.read(workbench.published))]
+    for name in ("trials.csv", "machine.json", "models.json"):
         assert hashlib.sha256((workbench.published / name).read_bytes()).hexdigest() in listed
     page = (workbench.repo / "README.md").read_text()
     found = "| a table |\n\n- **Measured** at an older commit, live True.\n"

@@ -246,8 +246,7 @@ def _bytes(text):
 
 def enhance(arguments):
     """Enhance a photograph, or every one in a folder; sizes, names and transparency are kept."""
-    from tqdm import tqdm
-
+    from udnet.system import progress
     from udnet.system.memory import mib
     from udnet.variants.enhancer import load
 
@@ -260,7 +259,7 @@ def enhance(arguments):
         if enhancer.variant.schedule == "tiled":
             plan = enhancer.network.plan_for(header)
             size, peak = f"{header.height}x{header.width}", mib(enhancer.network.floor + plan.bytes + header.beside)
-            tqdm.write(f"{source}: {size}, {enhancer.variant.name} in {plan}; about {peak} in all", file=sys.stderr)
+            progress.say(f"{source}: {size}, {enhancer.variant.name} in {plan}; about {peak} in all")
 
     failures = folders.enhance_path(enhancer, arguments.photo, arguments.out, begin=begin)
     if not failures:
@@ -320,23 +319,28 @@ def _as_text(one, repeat, result):
 
 def plan(arguments):
     """Say what fits: for a limit the largest picture, for a size the least limit, for both the fastest variant."""
-    from udnet.analysis import capacity
+    from udnet.analysis import prediction
     from udnet.pictures import images
     from udnet.system.memory import mib
-    from udnet.trials import tables
 
     if not (arguments.limit or arguments.size):
         raise Error("give --limit, --size, or both")
     size = images.parse_size(arguments.size) if arguments.size else None
-    known = capacity.models(tables.read(arguments.study or tables.PUBLISHED))
-    table = capacity.among(known, arguments.limit, size)
-    if table.empty:
-        asked = capacity.among(known, size=size or (16, 16))
-        least = asked.loc[asked.limit_bytes.idxmin()]
+    known = _fitted(arguments.study) if arguments.study else prediction.read()
+    fits = prediction.ask(known, arguments.limit, size)
+    if not fits:
+        least = min(prediction.ask(known, size=size or (16, 16)), key=lambda one: one.limit_bytes)
         wanted = f"{arguments.size or 'any picture'} takes a limit of {mib(least.limit_bytes)}, by {least.variant}"
         return _tell(f"nothing keeps within {mib(arguments.limit)}: {wanted}", 1)
-    print(capacity.as_text(table, arguments.limit))
+    print(prediction.as_text(fits, arguments.limit))
     return 0
+
+
+def _fitted(study):
+    from udnet.analysis import capacity
+    from udnet.trials import tables
+
+    return capacity.models(tables.read(study))
 
 
 def study(arguments):

@@ -1,19 +1,21 @@
-"""Weights in and out: the one gate for a file of anybody's. Imports neither PyTorch nor onnx before it reads one.
+"""Weights in and out: the one gate for a file of anybody's. Imports PyTorch for a checkpoint alone, NumPy to read.
 
 Whatever holds the weights (a checkpoint of a trainer's, an ONNX file, one with second files), what comes out is float32
-tensors by UDnet's names. Everything else that loads weights loads what was read here and written again.
+arrays by UDnet's names. Everything else that loads weights loads what was read here and written again.
 """
 
+import csv
+import importlib.util
+import mmap
 import os
 import re
-import shutil
 import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from udnet import Error
-from udnet.system.files import replacing, scratch
+from udnet.system.files import DATA, replacing
 
 # keys of a full checkpoint that inference does not need
 TRAINING_ONLY = ("decoder.po_", "decoder.compute_z_po.", "decoder.colornet.", "VGG16.")
@@ -33,7 +35,7 @@ class CheckpointError(Error):
 
 
 def read(path):
-    """The tensors of a file by UDnet's names, `decoder.…` and `VGG16.…`; those of floating point as float32.
+    """The tensors of a file by UDnet's names, `decoder.…` and `VGG16.…`, as arrays; those of floating point float32.
 
     path: a .pth, .pt or .ckpt, read with `weights_only=True` so that no code in it runs, its state dict however deep
     and behind whatever prefix; or an .onnx, read by its initializers.
@@ -41,24 +43,27 @@ def read(path):
     path = Path(path)
     need_file(path)
     state, names = {}, {}
-    for name, tensor in (_read_onnx if is_onnx(path) else _read_pth)(path).items():
+    for name, array in (_read_onnx if is_onnx(path) else _read_pth)(path):
         found = _NAME.fullmatch(name)
         short = found[1] if found else name
         if short in state:
             raise CheckpointError(f"{path}: holds {short} twice, as {names[short]} and {name}; save one network's")
-        state[short], names[short] = _plain(tensor), name
+        state[short], names[short] = array, name
     return state
 
 
 def _plain(tensor):
-    """A tensor as every runtime takes it: no parameter, dense, in one block, float32 if of floating point."""
+    """A tensor of PyTorch's as an array: dense, in one block, float32; false throughout if not of floating point."""
+    import numpy as np
     import torch
 
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     kinds = torch.float16, torch.bfloat16, torch.float32, torch.float64  # smaller ones mean nothing without a scale
-    return tensor.float().contiguous() if tensor.dtype in kinds else tensor
+    if tensor.dtype not in kinds or tensor.is_meta:
+        return np.broadcast_to(np.False_, tensor.shape)
+    return tensor.float().contiguous().numpy()
 
 
 def is_onnx(path):
@@ -69,7 +74,14 @@ def is_onnx(path):
     return {b"\x08": True, b"P": False, b"\x80": False}.get(start, path.suffix.lower() == ".onnx")
 
 
+def need_pytorch(path):
+    """`CheckpointError` where a file is a checkpoint of PyTorch's, and that is not installed to read it."""
+    if importlib.util.find_spec("torch") is None and not is_onnx(path):
+        raise CheckpointError(f"{path}: takes PyTorch to read, which is not installed; install it, or give an .onnx")
+
+
 def _read_pth(path):
+    need_pytorch(path)
     import torch
 
     if path.suffix.lower() == ".safetensors":
@@ -95,7 +107,8 @@ def _read_pth(path):
         raise CheckpointError(
             f"{path}: not a state dict (tensors by names such as decoder.conv_u.weight); save the network's state_dict"
         )
-    return found[averaged[0]] if averaged else next(iter(found.values()))
+    state = found[averaged[0]] if averaged else next(iter(found.values()))
+    return [(name, _plain(tensor)) for name, tensor in state.items()]
 
 
 def _state_dicts(value, seen, at=""):
@@ -114,52 +127,47 @@ def _state_dicts(value, seen, at=""):
 
 
 def _read_onnx(path):
-    import numpy as np
-    import onnx
-    import torch
+    from udnet.network import initializers
 
-    float_types = [getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")]
-    state = {}
-    for tensor in onnx_model(path).graph.initializer:
-        if not (_NAME.fullmatch(tensor.name) and tensor.name.endswith((".weight", ".bias"))):
-            continue
-        if tensor.data_type not in float_types:
-            raise CheckpointError(
-                f"{path}: {tensor.name} is not of floating point; give the weights before quantisation"
-            )
-        try:
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float32)  # a copy, which PyTorch may hold
-        except ValueError:
-            raise CheckpointError(f"{path}: {tensor.name} is cut short; get the file again") from None
-        state[tensor.name] = torch.from_numpy(array)
+    state = []
+    try:
+        for one in initializers.read(_mapped(path)):
+            if _NAME.fullmatch(one.name) and one.name.endswith((".weight", ".bias")):
+                state.append((one.name, _values(one, path)))
+    except initializers.Damaged:
+        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
     if not state:
         raise CheckpointError(f"{path}: an ONNX file without UDnet's weights by their names")
     return state
 
 
-def onnx_model(path):
-    """An ONNX file as onnx reads it, with what its second files hold; links are followed, as a hub's cache has them."""
-    import onnx
+def _mapped(path):
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # gone with the last view of it
 
-    content = path.read_bytes()
-    seconds = second_files(path, content)
+
+def _values(one, path):
+    """The values of an initializer as an array, from the ONNX file itself or from the second file that it names."""
+    from udnet.network import initializers
+
+    if one.kind not in initializers.WRITTEN:
+        raise CheckpointError(f"{path}: {one.name} is not of floating point; give the weights before quantisation")
+    if one.data is not None:
+        try:
+            return one.array(one.data)
+        except initializers.Damaged:
+            raise CheckpointError(f"{path}: {one.name} is cut short; get the file again") from None
+    name = one.second.get("location", "")
+    second = _second_file(path, name)
     try:
-        model = onnx.load_from_string(content)
-    except Exception:  # protobuf's own kinds
-        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
-    if seconds:
-        with scratch() as folder:  # onnx itself follows no link
-            for name, second in seconds.items():
-                copy = Path(folder, name)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(second, copy)
-            try:
-                onnx.load_external_data_for_model(model, os.fspath(folder))
-            except (ValueError, onnx.checker.ValidationError):
-                raise CheckpointError(
-                    f"{path}: does not fit its second file, {few([*seconds])}; get both again"
-                ) from None
-    return model
+        content = memoryview(_mapped(second))
+        start = int(one.second.get("offset", 0))
+        end = start + int(one.second.get("length", len(content) - start))
+        if not 0 <= start <= end <= len(content):
+            raise initializers.Damaged
+        return one.array(content[start:end])
+    except (ValueError, initializers.Damaged):  # ValueError: no number, or nothing in the file to map
+        raise CheckpointError(f"{path}: does not fit its second file, {name}; get both again") from None
 
 
 def second_files(path, content):
@@ -194,25 +202,44 @@ def _second_file(path, name):
 
 
 def load_into(model, state, source):
-    """Load tensors by name into a model, strictly; the error names what is missing, extra or of the wrong kind.
+    """Load arrays by name (or tensors) into a model, strictly, as `fitting` has them. source: the file, for errors."""
+    import numpy as np
+    import torch
 
-    What only training needs is left where the model has no place for it. source: the file, for errors.
+    arrays = {name: np.asarray(one) for name, one in state.items()}
+    shapes = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+    arrays = fitting(arrays, shapes, source, type(model).__name__)
+    model.load_state_dict({name: torch.from_numpy(one) for name, one in arrays.items()})
+
+
+def fitting(state, shapes, source, network="InferenceUDnet"):
+    """The arrays that a network takes, in its order; the error names what is missing, extra or of the wrong kind.
+
+    What only training needs is left where the network has no place for it. shapes: by name; source: the file, for
+    errors.
     """
-    wanted = model.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(TRAINING_ONLY)}
-    both = [name for name in wanted if name in state]
-    usable = [name for name in both if state[name].dtype == wanted[name].dtype and not state[name].is_meta]
+    import numpy as np
+
+    both = [name for name in shapes if name in state]
+    usable = [name for name in both if state[name].dtype == np.float32]
     problems = {
-        "missing": [name for name in wanted if name not in state],
-        "extra": [name for name in state if name not in wanted],
-        "misshapen": [name for name in both if state[name].shape != wanted[name].shape],
+        "missing": [name for name in shapes if name not in state],
+        "extra": [name for name in state if name not in shapes and not name.startswith(TRAINING_ONLY)],
+        "misshapen": [name for name in both if state[name].shape != shapes[name]],
         "without values of floating point": [name for name in both if name not in usable],
-        "not finite": [name for name in usable if not state[name].isfinite().all()],
+        "not finite": [name for name in usable if not np.isfinite(state[name]).all()],
     }
     if any(problems.values()):
         said = "; ".join(f"{kind}: {few(names)}" for kind, names in problems.items() if names)
-        raise CheckpointError(f"{source}: does not fit {type(model).__name__}: {said}")
-    model.load_state_dict(state)
+        raise CheckpointError(f"{source}: does not fit {network}: {said}")
+    return {name: state[name] for name in shapes}
+
+
+def inference_shapes():
+    """The shapes of the tensors that inference needs, by name, in the network's order."""
+    with (DATA / "state_dict.csv").open(newline="", encoding="utf-8") as file:
+        tensors = [one for one in csv.DictReader(file) if one["role"] == "prior"]
+    return {one["key"]: tuple(map(int, one["shape"].split("x"))) for one in tensors}
 
 
 def few(names, most=3):
@@ -235,12 +262,9 @@ def write_arrays(path, out):
     """Write the tensors that inference needs as NumPy's .npz, by name without `decoder.`, from any checkpoint."""
     import numpy as np
 
-    from udnet.network.model import InferenceUDnet
-
-    model = InferenceUDnet()
-    load_into(model, read(path), path)
+    arrays = fitting(read(path), inference_shapes(), path)
     with replacing(out, path) as part, part.open("wb") as file:
-        np.savez(file, **{name.removeprefix("decoder."): one.numpy() for name, one in model.state_dict().items()})
+        np.savez(file, **{name.removeprefix("decoder."): one for name, one in arrays.items()})
 
 
 def save(state, out, source=None):

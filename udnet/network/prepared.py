@@ -1,8 +1,8 @@
 """Which weights, and what is made from them: the files that runtimes load, the embedded default, the stand-ins.
 
 No variant reads a file of anybody's: that is read once, by `checkpoint` and `sessions`, and what they make of it lies
-in the cache under its checksum. It is done in a child process, so a process that runs one runtime never pays for the
-other.
+in the cache under its checksum. What takes a runtime is done in a child process, so a process that runs one never pays
+for the other.
 """
 
 import errno
@@ -98,8 +98,11 @@ def prepared(weights, form):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
         return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
     if form == "arrays":
-        ready = weights.path == DEFAULT  # without PyTorch, which would have to read it
-        return DEFAULT.with_suffix(".npz") if ready else _made(f"{folder}/inference.npz", form, weights.path)
+        if weights.path == DEFAULT:  # without PyTorch, which would have to read it
+            return DEFAULT.with_suffix(".npz")
+        if checkpoint.is_onnx(weights.path):  # it takes no runtime
+            return cached(f"{folder}/inference.npz", lambda out: checkpoint.write_arrays(weights.path, out))
+        return _made(f"{folder}/inference.npz", form, weights.path)
     if form == "inference":
         return weights.path if weights.ours else _made(f"{folder}/inference.pth", form, weights.path)
     if form == "full":
@@ -116,8 +119,10 @@ def cache_folder():
     """Where what is made from weights is kept: $UDNET_CACHE, else the user's cache folder for udnet."""
     if folder := os.environ.get("UDNET_CACHE"):
         return Path(folder).expanduser()
-    from platformdirs import user_cache_path
-
+    try:
+        from platformdirs import user_cache_path
+    except ModuleNotFoundError:
+        raise CheckpointError("no cache folder: name one in UDNET_CACHE, or install platformdirs") from None
     return user_cache_path("udnet", appauthor=False)
 
 
@@ -258,6 +263,9 @@ def _known_sha256(path, mtime_ns, size):
 def _made(name, form, *weights, say=None):
     """The file `name` of the cache, made by `python -m udnet.network.prepared` where it has to be."""
     from udnet.system import guard
+
+    for path in weights:
+        checkpoint.need_pytorch(path)
 
     def write(out):
         kills = guard.kernel_kills()

@@ -3,11 +3,13 @@
 Imports ONNX Runtime where it needs it: a trial has it from elsewhere.
 """
 
+import os
 import re
+import shutil
 from pathlib import Path
 
-from udnet.network.checkpoint import CheckpointError, onnx_model, second_files
-from udnet.system.files import replacing
+from udnet.network.checkpoint import CheckpointError, few, second_files
+from udnet.system.files import replacing, scratch
 
 SIDE = 64  # of the picture that a file is tried with
 REMEDY = "where the weights are UDnet's, `udnet export` makes a file that takes any picture"
@@ -22,7 +24,7 @@ def take(path, out):
     import numpy as np
 
     path = Path(path)
-    model = onnx_model(path)
+    model = _whole(path)
     session = opened(model.SerializeToString(), path)
     picture, output = ends(session, path)
     shape = fitting(picture, (1, SIDE, SIDE), path)
@@ -42,6 +44,31 @@ def take(path, out):
         content = model.SerializeToString()
     with replacing(out) as part:
         part.write_bytes(content)
+
+
+def _whole(path):
+    """An ONNX file as onnx reads it, with what its second files hold; links are followed, as a hub's cache has them."""
+    import onnx
+
+    content = path.read_bytes()
+    seconds = second_files(path, content)
+    try:
+        model = onnx.load_from_string(content)
+    except Exception:  # protobuf's own kinds
+        raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
+    if seconds:
+        with scratch() as folder:  # onnx itself follows no link
+            for name, second in seconds.items():
+                copy = Path(folder, name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(second, copy)
+            try:
+                onnx.load_external_data_for_model(model, os.fspath(folder))
+            except (ValueError, onnx.checker.ValidationError):
+                raise CheckpointError(
+                    f"{path}: does not fit its second file, {few([*seconds])}; get both again"
+                ) from None
+    return model
 
 
 def opened(model, path):

@@ -11,7 +11,7 @@ from textwrap import fill
 import nbformat
 
 from udnet import Error
-from udnet.analysis import capacity
+from udnet.analysis import capacity, prediction
 from udnet.experiments import audit, exporters, instruments, levers, locality, photographs, proofs, quality
 from udnet.pages import notebooks, report
 from udnet.system import files, machine
@@ -37,6 +37,7 @@ TABLES = {
     "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
+    "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
 }
 
@@ -122,10 +123,11 @@ def publish():
 
 
 def renew():
-    """Run the notebooks in place on the published study, and renew the figures, the checksums and README's findings.
+    """Fit the published study's models, run the notebooks on it in place, renew figures, checksums, README's findings.
 
     Returns 1 when a notebook failed: then the figures and README are left as they were.
     """
+    renew_models()
     with files.scratch() as made:
         failures = notebooks.execute(sources(), NOTEBOOKS, {"figures": str(made)})
         if not failures:
@@ -133,6 +135,11 @@ def renew():
             renew_findings(files.REPO / "README.md", nbformat.read(NOTEBOOKS / FINDINGS, as_version=4))
     renew_checksums(files.REPO / "data" / "README.md")
     return 1 if failures else 0
+
+
+def renew_models():
+    """Fit the models of the published study, which lie beside its tables."""
+    prediction.write(capacity.models(tables.read(tables.PUBLISHED)), tables.PUBLISHED)
 
 
 def _changed():

@@ -1,17 +1,15 @@
 """Enhancing files: one photograph to another, or a folder with its subfolders into a folder."""
 
 import os
-import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 from udnet import Error
 from udnet.pictures import photographs
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import KINDS, RAW
+from udnet.system.progress import bar, say
 
 REFERENCE = "_reference"  # after the name of a picture that another one is scored against
 OTHERS = RAW | {".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".tga"}  # pictures that are not read
@@ -59,8 +57,8 @@ def enhance_path(enhancer, source, out, progress=True, begin=None):
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         _say(f"{source}: left out {counts}: convert them to a {photographs.format_names()} first")
     failures = []
-    with tqdm(pairs, desc="enhance", unit="picture", disable=not (progress and source.is_dir())) as bar:
-        for path, target in bar:
+    with bar(pairs, progress and source.is_dir(), desc="enhance", unit="picture") as todo:
+        for path, target in todo:
             try:
                 left_out = enhance_file(enhancer, path, target, begin)
             except Error as error:
@@ -75,7 +73,7 @@ def enhance_path(enhancer, source, out, progress=True, begin=None):
 
 
 def _say(line):
-    tqdm.write(f"udnet: {line}", file=sys.stderr)
+    say(f"udnet: {line}")
 
 
 def _pairs(source, out):

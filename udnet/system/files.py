@@ -13,6 +13,7 @@ from udnet import Error
 
 REPO = Path(__file__).resolve().parents[2]
 DATA = REPO / "data"
+PUBLISHED = DATA / "results" / "published"  # the study behind the notebooks
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # as network folders answer that have none
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -79,16 +80,29 @@ def sweep(folder):
     """Remove what processes of this machine that were killed have left in a folder: parts, and temporary folders."""
     import shutil
 
-    import psutil
-
     with suppress(OSError):  # it cannot be listed, or another process sweeps it, too
         for entry in os.scandir(folder):
             ours = re.fullmatch(rf"\.?udnet-{_host()}-(\d+)-[0-9a-f]{{12}}(\..*)?", entry.name)
-            if ours and not psutil.pid_exists(int(ours[1])):
+            if ours and not runs(int(ours[1])):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
+
+
+def runs(pid):
+    """Whether there is a process of that number on this machine."""
+    if sys.platform == "win32":  # where no signal asks without harm
+        import psutil
+
+        return psutil.pid_exists(pid)
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):  # no system counts that far
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 _sweep_once = cache(sweep)  # a folder may be large, and much be written into it

@@ -14,9 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
-from udnet.system import machine
+from udnet.system import files, machine
 from udnet.system.memory import MIB, mib
 
 WATCH_SECONDS = 0.005
@@ -48,7 +46,7 @@ def free():
     A container has the machine's memory in view and a smaller limit. What the kernel keeps of files that were read is
     free, too: it drops that as soon as memory is needed.
     """
-    return min([psutil.virtual_memory().available, *(max(0, most - used) for most, used in _limits())])
+    return min([machine.memory()[1], *(max(0, most - used) for most, used in _limits())])
 
 
 def _limits():
@@ -77,7 +75,7 @@ def ending(code, kills):
     if code >= 0:
         return f"ended early, with code {code}"
     if starved(code, kills):
-        most = min([psutil.virtual_memory().total, *(most for most, _ in _limits())])
+        most = min([machine.memory()[0], *(most for most, _ in _limits())])
         return f"out of memory: killed by the kernel, where {mib(most)} is the most that this process may have"
     return f"ended by {signal.Signals(-code).name}"
 
@@ -180,17 +178,19 @@ class Watchdog:
 
     def watch(self, process):
         """Begin to watch a started child."""
-        self._thread = threading.Thread(target=self._run, args=(psutil.Process(process.pid),), daemon=True)
+        import psutil
+
+        self._thread = threading.Thread(target=self._run, args=(psutil.Process(process.pid), psutil.Error), daemon=True)
         self._thread.start()
 
-    def _run(self, process):
+    def _run(self, process, ended):
         while not self._stop.wait(WATCH_SECONDS):
             try:
                 if process.memory_info().rss > self.size:
                     self.killed = True  # first: whoever waits for the process reads it as soon as that has ended
                     process.kill()
                     return
-            except psutil.Error:  # it has ended
+            except ended:
                 return
 
     def close(self):
@@ -203,6 +203,6 @@ class Watchdog:
 def _sweep(folder):
     """Remove the groups of processes that were killed before they could do so."""
     for group in folder.glob("udnet-*-*"):
-        if not psutil.pid_exists(int(group.name.split("-")[1])):
+        if not files.runs(int(group.name.split("-")[1])):
             with suppress(OSError):
                 group.rmdir()

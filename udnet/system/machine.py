@@ -36,6 +36,19 @@ def threads(count=None):
     raise Error(f"no number of threads: {count!r}; give a whole number from 1 to {most}")
 
 
+def memory():
+    """The machine's memory, and what of it is available now, in bytes: (total, available)."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total, available = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError):  # another system, or a sandbox
+        import psutil
+
+        about = psutil.virtual_memory()
+        return about.total, about.available
+    return total, min(total, available)  # a container may be told its own total and the machine's rest
+
+
 def groups(controller):
     """The control groups of this process that may limit it in `memory` or `cpu`: yields (folder, version).
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 from tqdm.auto import tqdm
 
 from udnet import Error
@@ -205,7 +204,6 @@ class _Growing:
 
 def describe(grid, weights=None):
     """What a study runs on and with, as plain data."""
-    memory = psutil.virtual_memory()
     names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
     return {
         "grid": grid.name,
@@ -216,7 +214,7 @@ def describe(grid, weights=None):
         "files": _file_sizes(grid, prepared.find(weights)),
         "processor": machine.processor(),
         "cores": machine.cores(),
-        "memory_bytes": memory.total,
+        "memory_bytes": machine.memory()[0],
         "guard": "cgroup" if guard.ControlGroup.possible() else "watchdog",
         "guard_bytes": guard.safe_limit(),
         "system": platform.system(),

@@ -14,7 +14,7 @@ from udnet import Error
 from udnet.system import files
 
 RESULTS = files.DATA / "results"
-PUBLISHED = RESULTS / "published"
+PUBLISHED = files.PUBLISHED
 LOCAL = RESULTS / "local"
 
 PHASE_COLUMNS = [

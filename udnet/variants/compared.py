@@ -73,7 +73,7 @@ def load_pytorch_tiled(threads, checkpoint, limit=None):
     from udnet.tiled import kernels, schedule
 
     state = checkpoints.read(checkpoint)
-    weights = {name.removeprefix("decoder."): tensor.numpy() for name, tensor in state.items()}
+    weights = {name.removeprefix("decoder."): array for name, array in state.items()}
     return schedule.TiledNetwork(kernels.TorchKernels(), weights, threads, limit)
 
 
