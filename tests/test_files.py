@@ -152,7 +152,7 @@ def temporary(tmp_path, monkeypatch):
 
 def test_a_temporary_folder_is_gone_at_the_end(temporary, dead):
     (temporary / left_by(dead)).mkdir()
-    with pytest.raises(SystemExit), files.scratch() as folder:
+    with pytest.raises(SystemExit), files.temporary_folder() as folder:
         assert [path.name for path in temporary.iterdir()] == [folder.name], "what a dead process left is gone"
         (folder / "picture.npy").touch()
         raise SystemExit(143)
@@ -162,16 +162,16 @@ def test_a_temporary_folder_is_gone_at_the_end(temporary, dead):
 def test_no_room_for_temporary_files_is_one_line(temporary, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2000, 1000, 1000))
-    with files.scratch(1000):
+    with files.temporary_folder(1000):
         pass
-    with pytest.raises(Error, match="TMPDIR") as caught, files.scratch(1001):
+    with pytest.raises(Error, match="TMPDIR") as caught, files.temporary_folder(1001):
         raise AssertionError("not to be reached")
     assert str(temporary) in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(Error, match="No space left on device"), files.scratch() as folder:
+    with pytest.raises(Error, match="No space left on device"), files.temporary_folder() as folder:
         (folder / "half").touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0))
-    with files.scratch(1001), pytest.raises(FileNotFoundError), files.scratch():
+    with files.temporary_folder(1001), pytest.raises(FileNotFoundError), files.temporary_folder():
         raise FileNotFoundError(errno.ENOENT, "another matter")
     assert list(temporary.iterdir()) == []
 

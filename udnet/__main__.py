@@ -139,6 +139,12 @@ def parser():
     one.add_argument(
         "--memory-limit", type=_bytes, metavar="SIZE", help="plan for it, e.g. 512MiB (default: half of what is free)"
     )
+    one.add_argument(
+        "--scratch",
+        type=_path,
+        metavar="FOLDER",
+        help="on a disk, for maps that memory has no room for; none: no such file (default: for temporary files)",
+    )
     _model_options(one, variant=None)
 
     one = command(measure, "measure one variant at one size, in fresh processes")
@@ -252,7 +258,7 @@ def enhance(arguments):
 
     if not arguments.photo.exists():
         raise Error(f"{arguments.photo}: no such file or folder: name a picture or a folder of pictures")
-    enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit)
+    enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit, arguments.scratch)
     from udnet.pictures import folders  # with Pillow, which is no part of what the network plans on
 
     def begin(source, header):

@@ -4,7 +4,7 @@ A memory control group counts less than the whole process: pages that are mapped
 drop. So a limit is planned by the whole process's peak, and proved by what the group counts (`experiments.proofs`).
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,24 @@ from udnet.trials import tables
 from udnet.variants import catalogue
 
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
+SCRATCH = "scratch"  # that of the trials with a scratch file
 
 
 def models(done, threads=scaling.THREADS):
-    """The `Model` of every variant of a study that it knows well enough, by name."""
-    return _models(_measured(done, threads))
+    """The `Model` of every variant of a study that it knows well enough, by name.
+
+    With a scratch file a tiled schedule is the same, but for its plans: its model is that, and the rate of the disk.
+    """
+    found, rate = _models(_measured(done, threads)), disk(done)
+    tiled = [model for model in found.values() if model.tiled] if rate else []
+    names = [model.variant.replace("tiled", "scratch") for model in tiled]
+    return found | {name: replace(model, variant=name, disk=rate) for name, model in zip(names, tiled, strict=True)}
+
+
+def disk(done):
+    """Bytes a second of a scratch file on the machine of a study; 0 where it does not say."""
+    folder = done.folder / SCRATCH
+    return float((tables.read(folder) if folder.exists() else done).machine.get("disk_bytes_per_second", 0))
 
 
 def _measured(done, threads):

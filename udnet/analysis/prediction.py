@@ -38,6 +38,7 @@ class Model:
     measured: float  # the most pixels that it was fitted to
     work: tuple  # of the sizes that were timed: pixels, or a plan's multiply-adds where the schedule is tiled
     rates: tuple  # seconds for each of those
+    disk: float = 0.0  # bytes a second of a scratch file; none where the schedule has none
 
     @property
     def tiled(self):
@@ -51,9 +52,13 @@ class Model:
 
     def plan(self, height, width, limit=None):
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
+        speed = self._speed(np.median(self.rates)) if self.disk else None
         if limit is None:
-            return leanest(height, width, self.threads)
-        return plans.fit(*images.padded_size(height, width), self.threads, plans.usable(limit) - self.floor)
+            return leanest(height, width, self.threads, speed)
+        return plans.fit(*images.padded_size(height, width), self.threads, plans.usable(limit) - self.floor, speed)
+
+    def _speed(self, rate):
+        return plans.Speed(1 / rate, self.disk or np.inf, np.inf)
 
     def peak(self, height, width, limit=None):
         """The peak of the whole process that the model expects, in bytes.
@@ -79,16 +84,18 @@ class Model:
 
     def seconds(self, height, width, limit=None):
         """The seconds that the first picture of a size takes: between the sizes that were timed, by their rates."""
-        work = height * width
-        if self.tiled:
-            plan = self.plan(height, width, limit)
-            work = plan.multiply_adds if plan else np.nan
-        return float(work * np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates))))
+        if not self.tiled:
+            return float(height * width * self._rate(height * width))
+        plan = self.plan(height, width, limit)
+        return float(plan.seconds(self._speed(self._rate(plan.multiply_adds)))) if plan else np.nan
+
+    def _rate(self, work):
+        return np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates)))
 
 
-def leanest(height, width, threads):
-    """The plan of a picture of any size that holds least."""
-    return plans.leanest(*images.padded_size(height, width), threads)
+def leanest(height, width, threads, speed=None):
+    """The plan of a picture of any size that holds least, as `plans.leanest`."""
+    return plans.leanest(*images.padded_size(height, width), threads, speed)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Answer:
     peak_bytes: float  # of the whole process, by the plan for the limit that is given
     counted_bytes: float  # what a control group counts of the peak
     seconds: float  # of the first picture of its size
+    scratch_bytes: float  # of its scratch file
 
 
 def ask(known, limit=None, size=None):
@@ -119,7 +127,8 @@ def ask(known, limit=None, size=None):
             continue
         about = (*shape, None if limit is None else limit - BESIDE)
         peak = model.peak(*about)
-        found.append(Answer(model.variant, *shape, least, peak, peak - model.files, model.seconds(*about)))
+        scratch = model.plan(*about).scratch_bytes if model.disk else 0
+        found.append(Answer(model.variant, *shape, least, peak, peak - model.files, model.seconds(*about), scratch))
     return sorted(found, key=lambda one: (0 if size else -one.height, one.seconds))
 
 
@@ -140,17 +149,18 @@ def as_text(answers, limit=None):
     installed, _ = machine.memory()
     answers = sorted(answers, key=lambda one: one.limit_bytes > installed)
     peak = f"peak with {memory.mib(limit)}" if limit else "peak, MiB"
-    rows = [("variant", "picture", "least limit, MiB", peak, "of it counted", "seconds")]
+    rows = [("variant", "picture", "least limit, MiB", peak, "of it counted", "scratch, MiB", "seconds")]
     for one in answers:
         least, peak, counted = (f"{size / MIB:,.0f}" for size in (one.limit_bytes, one.peak_bytes, one.counted_bytes))
         least += "*" * (one.limit_bytes > installed)
-        rows.append((one.variant, f"{one.height}x{one.width}", least, peak, counted, f"{one.seconds:,.1f}"))
+        scratch = f"{one.scratch_bytes / MIB:,.0f}"
+        rows.append((one.variant, f"{one.height}x{one.width}", least, peak, counted, scratch, f"{one.seconds:,.1f}"))
     widths = [max(12, *map(len, column)) for column in zip(*rows, strict=True)]
     lines = [" ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
     lines += [f"* more than this machine's {memory.mib(installed)}"] if "*" in rows[-1][2] else []
     lines.append(
         "peak: of the whole process; of it counted: what is not mapped from files, which the kernel can drop;\n"
-        "seconds: of the first picture, predicted for the machine of the study"
+        "scratch: of a file on a disk; seconds: of the first picture, predicted for the machine of the study"
     )
     return "\n".join(lines)
 

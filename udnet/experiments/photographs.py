@@ -68,7 +68,7 @@ def run(folder, cases=CASES, factors=FACTORS, weights=None, progress=True):
     done = set(table[["kind", "height", "width", "factor"]].itertuples(index=False, name=None))
     todo = [(*case, factor) for case in cases for factor in factors if (*case[:3], factor) not in done]
     for kind, height, width, suffix, factor in tqdm(todo, desc="photographs", disable=not progress or not todo):
-        with files.scratch() as made:
+        with files.temporary_folder() as made:
             photo, out = made / f"in{suffix}", made / f"out{suffix}"
             make(kind, height, width, photo)
             limit = factor * _least(photo, out, weights)

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from udnet.network.checkpoint import CheckpointError, few, second_files
-from udnet.system.files import replacing, scratch
+from udnet.system.files import replacing, temporary_folder
 
 SIDE = 64  # of the picture that a file is tried with
 REMEDY = "where the weights are UDnet's, `udnet export` makes a file that takes any picture"
@@ -57,7 +57,7 @@ def _whole(path):
     except Exception:  # protobuf's own kinds
         raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
     if seconds:
-        with scratch() as folder:  # onnx itself follows no link
+        with temporary_folder() as folder:  # onnx itself follows no link
             for name, second in seconds.items():
                 copy = Path(folder, name)
                 copy.parent.mkdir(parents=True, exist_ok=True)

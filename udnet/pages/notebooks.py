@@ -77,7 +77,7 @@ def _environment():
     if os.path.isdir(home) and os.access(home, os.W_OK):
         yield variables
     else:
-        with files.scratch() as made:
+        with files.temporary_folder() as made:
             yield variables | {"HOME": str(made)}
 
 

@@ -50,7 +50,7 @@ def draw(folder=None, out=None):
     """
     out, done = Path(out or FIGURES), tables.read(folder or tables.PUBLISHED)
     files.make_folder(out)  # before the minutes that it takes
-    with files.scratch() as made:
+    with files.temporary_folder() as made:
         about = {"study": str(done.folder.resolve()), "figures": str(made), "live": False}
         if failures := notebooks.execute(sources(), None, about, at_once=machine.cores()):
             raise Error(f"{out} is left as it was: {len(failures)} notebooks failed")
@@ -128,7 +128,7 @@ def renew():
     Returns 1 when a notebook failed: then the figures and README are left as they were.
     """
     renew_models()
-    with files.scratch() as made:
+    with files.temporary_folder() as made:
         failures = notebooks.execute(sources(), NOTEBOOKS, {"figures": str(made)})
         if not failures:
             _renew_figures(made, FIGURES)

@@ -123,7 +123,7 @@ def _host():
 
 
 @contextmanager
-def scratch(room=0):
+def temporary_folder(room=0):
     """A temporary folder, gone at the end; what killed processes have left of theirs goes at the start.
 
     `room`: bytes that have to be free there. `Error` where they are not, and where the disk is found full inside.

@@ -116,7 +116,8 @@ class Plan:
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
         kept = {0: "nothing kept between passes", count: "maps kept between passes"}
         if self.scratch_bytes:
-            kept[keeping] = f"maps kept on a scratch file of {mib(self.scratch_bytes)}"
+            kept[keeping] = f"maps kept in memory and on a scratch file of {mib(self.scratch_bytes)}"
+            kept[0] = f"maps kept on a scratch file of {mib(self.scratch_bytes)}"
         return f"{count} strip{'s' if count > 1 else ''}, {kept.get(keeping, f'maps of {keeping} kept between passes')}"
 
 

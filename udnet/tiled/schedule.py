@@ -67,7 +67,8 @@ class TiledNetwork:
 
     `kernels`: a runtime's, see `kernels`; `weights`: arrays by the names of the published state dict, without prefixes;
     `threads`: how many strips run at once; `limit`: bytes that the whole process may take (None: the leanest plan);
-    `folder`: for a scratch file where that is faster than to compute again, see `scratch.find` (None: no such file).
+    `folder`: for the scratch file of a large picture where that is faster than to compute again, see `scratch.find`
+    (None: no such file).
     """
 
     def __init__(self, kernels, weights, threads, limit=None, folder=None):
@@ -88,11 +89,12 @@ class TiledNetwork:
         `beside`: bytes that the process holds beside it; `around`: what it holds at once before or after.
         """
         leanest = plans.leanest(height, width, self.threads)
+        waits = self.folder and height * width >= LARGE
         if self.limit is None:
-            return plans.leanest(height, width, self.threads, self.speed) if self.folder else leanest
+            return plans.leanest(height, width, self.threads, self.speed) if waits else leanest
         budget = plans.usable(self.limit - beside) - self.floor
         found = plans.fit(height, width, self.threads, budget)
-        if found and self.folder and not found.keeps_all:
+        if found and waits and not found.keeps_all:
             found = plans.fit(height, width, self.threads, budget, self.speed)
         if found is None or around > budget:
             least = plans.limit_for(self.floor + SPREAD + max(leanest.bytes, around), beside)
@@ -183,12 +185,12 @@ def _progress(plan):
     if plan.height * plan.width < LARGE or not sys.stderr.isatty():
         yield lambda columns: None
         return
-    from tqdm import tqdm
+    from udnet.system.progress import bar
 
     shown = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
     about = {"desc": f"{plan.height}x{plan.width}", "bar_format": shown, "leave": False}
-    with tqdm(total=PASSES * plan.width, **about) as bar:
-        yield bar.update
+    with bar(total=PASSES * plan.width, **about) as passed:
+        yield passed.update
 
 
 class _Picture:

@@ -45,7 +45,7 @@ def find(folder=None):
 
     `Error` where the given one is none, may not be written, or lies in memory.
     """
-    if folder == NONE:
+    if str(folder) == NONE:
         return None
     found = Path(tempfile.gettempdir() if folder is None else folder)
     fault = _fault(found)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from udnet import Error
 from udnet.network import prepared
 from udnet.system import files, guard, machine
+from udnet.tiled import scratch
 from udnet.trials import tables, trial
 from udnet.trials.grid import Grid, read_grid
 from udnet.variants import catalogue
@@ -221,11 +222,19 @@ def describe(grid, weights=None):
         "kernel": platform.release(),
         "allocator": " ".join(platform.libc_ver()).strip() + (" " + os.environ.get("LD_PRELOAD", "")).rstrip(),
         "huge_pages": machine.huge_pages(),
+        "disk_bytes_per_second": _disk(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in names},
         "commit": machine.commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _disk():
+    """Of a scratch file where trials make theirs; 0 where none can be made."""
+    folder = scratch.find()
+    disk = folder and scratch.measured(folder)
+    return round(disk.rate) if disk else 0
 
 
 def _file_sizes(grid, weights):

@@ -102,7 +102,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     if pixels is None:
         pixels = reference.picture(trial.height, trial.width, trial.repeat)
     room = pixels.nbytes + keep_output * pixels.size * 4 + memory.MIB  # the picture, its output, and what is reported
-    with files.scratch(room) as folder:
+    with files.temporary_folder(room) as folder:
         np.save(folder / "picture.npy", pixels)
         job = {**asdict(trial), "files": paths, "folder": str(folder), "keep_output": keep_output}
         with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:

@@ -55,6 +55,13 @@ def within(variant, limit):
     return replace(variant, load=partial(variant.load, limit=limit))
 
 
+def with_scratch(variant, folder):
+    """A tiled variant that may keep maps on a scratch file in a folder, as `scratch.find` takes it."""
+    if variant.schedule != "tiled":
+        raise Error(f"{variant.name} has no use for a scratch file: choose a tiled variant")
+    return replace(variant, load=partial(variant.load, folder=folder))
+
+
 def _from_file(path, attribute):
     if not path.is_file() or path.suffix != ".py":
         raise Error(f"no Python file {path}: give your own variant as FILE.py:NAME")

@@ -3,6 +3,8 @@
 To add one for everybody, write it here; one of your own can stand in any file (`my_model.py:name`).
 """
 
+from functools import partial
+
 import numpy as np
 
 from udnet.system import memory
@@ -67,23 +69,26 @@ def load_onnx_lean(threads, path):
     return OnnxNetwork(path, threads, enable_cpu_mem_arena=False)
 
 
-def load_pytorch_tiled(threads, checkpoint, limit=None):
-    """The exact tiled schedule by PyTorch; `limit`: bytes of the whole process (None: the leanest plan)."""
+def load_pytorch_tiled(threads, checkpoint, limit=None, folder="none"):
+    """The exact tiled schedule by PyTorch; `limit`: bytes of the whole process (None: the leanest plan).
+
+    `folder`: for a scratch file, as `scratch.find` takes it.
+    """
     from udnet.network import checkpoint as checkpoints
-    from udnet.tiled import kernels, schedule
+    from udnet.tiled import kernels, schedule, scratch
 
     state = checkpoints.read(checkpoint)
     weights = {name.removeprefix("decoder."): array for name, array in state.items()}
-    return schedule.TiledNetwork(kernels.TorchKernels(), weights, threads, limit)
+    return schedule.TiledNetwork(kernels.TorchKernels(), weights, threads, limit, scratch.find(folder))
 
 
-def load_onnx_tiled(threads, path, limit=None):
-    """The exact tiled schedule by ONNX Runtime; `limit`: bytes of the whole process (None: the leanest plan)."""
-    from udnet.tiled import kernels, schedule
+def load_onnx_tiled(threads, path, limit=None, folder="none"):
+    """The exact tiled schedule by ONNX Runtime, with the same options."""
+    from udnet.tiled import kernels, schedule, scratch
 
     with np.load(path) as file:
         weights = dict(file)
-    return schedule.TiledNetwork(kernels.OnnxKernels(), weights, threads, limit)
+    return schedule.TiledNetwork(kernels.OnnxKernels(), weights, threads, limit, scratch.find(folder))
 
 
 def _variant(name, summary, load, *forms, schedule="whole"):
@@ -93,6 +98,7 @@ def _variant(name, summary, load, *forms, schedule="whole"):
 
 LEAN = "freed memory returned to the system at once"
 TILED = "exact; the leanest plan, NAME@512MiB: the fastest within a limit"
+SCRATCH = "the same with a scratch file, where the disk is faster than to compute again"
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -114,5 +120,7 @@ VARIANTS = {
         _variant("onnx-lean", f"memory arena off, {LEAN}", load_onnx_lean, "onnx"),
         _variant("pytorch-tiled", TILED, load_pytorch_tiled, "inference", schedule="tiled"),
         _variant("onnx-tiled", TILED, load_onnx_tiled, "arrays", schedule="tiled"),
+        _variant("pytorch-scratch", SCRATCH, partial(load_pytorch_tiled, folder=None), "inference", schedule="tiled"),
+        _variant("onnx-scratch", SCRATCH, partial(load_onnx_tiled, folder=None), "arrays", schedule="tiled"),
     )
 }

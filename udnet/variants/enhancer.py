@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from udnet.system import memory
-from udnet.variants.catalogue import find, within
+from udnet.variants.catalogue import find, with_scratch, within
 from udnet.variants.variant import enhance
 
 
@@ -33,13 +33,15 @@ class Enhancer:
         return f"<Enhancer {self.variant.name}, {self.weights.caption}>"
 
 
-def load(variant=None, weights=None, threads=None, memory_limit=None):
+def load(variant=None, weights=None, threads=None, memory_limit=None, scratch=None):
     """A model ready to enhance pictures, as an `Enhancer`.
 
     `variant` is a name that `udnet variants` lists, or FILE.py:NAME (None: the tiled schedule, by ONNX Runtime where it
     is installed, else by PyTorch), `weights` a `.pth` or `.onnx` file (None: what is in `data/weights`, else the
     embedded default), `threads` a number (None: all cores), `memory_limit` what the process may take, for a tiled
-    variant: bytes, or a size such as "512MiB" (None: half of what is free, where no variant is named).
+    variant: bytes, or a size such as "512MiB" (None: half of what is free, where no variant is named). `scratch` is a
+    folder for the scratch file of large pictures, for a tiled variant, where that saves time (None: where no variant is
+    named, the system's for temporary files, if that is on a disk; "none": no such file).
     """
     from udnet.network import prepared
     from udnet.system import guard, machine
@@ -51,6 +53,8 @@ def load(variant=None, weights=None, threads=None, memory_limit=None):
         chosen = within(chosen, memory.limit_bytes(memory_limit))
     elif variant is None:
         chosen = within(chosen, guard.free() // 2)
+    if scratch is not None or variant is None:
+        chosen = with_scratch(chosen, scratch)
     found = prepared.find(weights)
     files = [prepared.prepared(found, form) for form in chosen.forms]
     return Enhancer(chosen, chosen.load(threads, *files), found)
