@@ -528,6 +528,21 @@ def test_a_form_is_made_once(tmp_path, own_cache, at_once, state):
     assert same(torch.load(made, weights_only=True), state)
 
 
+def test_arrays_of_an_onnx_file_take_no_process(tmp_path, own_cache, state, monkeypatch):
+    """Nor PyTorch or onnx: `test_bare` makes them where there is neither."""
+    monkeypatch.setattr(prepared.subprocess, "run", None)
+    onnx.save(graph_of(state), tmp_path / "w.onnx")
+    weights = prepared.find(tmp_path / "w.onnx")
+    path = prepared.prepared(weights, "arrays")
+    assert path == own_cache / weights.sha256[:12] / "inference.npz"
+    with np.load(path) as arrays:
+        assert same({f"decoder.{name}": array for name, array in arrays.items()}, state)
+    onnx.save(graph_of({name: one for name, one in state.items() if "conv_u" not in name}), tmp_path / "w.onnx")
+    with pytest.raises(CheckpointError) as error:
+        prepared.prepared(prepared.find(tmp_path / "w.onnx"), "arrays")
+    assert str(error.value).startswith(f"{tmp_path / 'w.onnx'}: does not fit InferenceUDnet: missing: decoder.conv_u")
+
+
 def lacks(tmp_path, state, form):
     """Ask for a form of weights that lack a layer."""
     save({name: t for name, t in state.items() if "conv_u" not in name}, tmp_path / "w.pth")

@@ -117,6 +117,16 @@ def test_a_sweep_takes_what_dead_processes_of_this_machine_left(tmp_path, dead):
     files.sweep(tmp_path / "absent")
 
 
+def test_a_process_runs_or_does_not(dead, monkeypatch):
+    assert files.runs(os.getpid()) and not files.runs(dead) and not files.runs(2**80)
+
+    def another_user_s(pid, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", another_user_s)
+    assert files.runs(1)
+
+
 def test_a_sweep_follows_no_link(tmp_path, dead):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "picture.png").touch()

@@ -107,6 +107,7 @@ def test_a_half_beyond_sixteen_bits():
         b"\x3a\x02\x28\x01",  # where an initializer does
         b"\x3a\x04\x2a\x02\x40\x01",  # where its name does
         b"\x3a\x04\x2a\x02\x48\x01",  # where its bytes do
+        b"\x3a\x05\x2a\x03\x12\x01\x01",  # bytes where its kind does
         b"\x3a\x05\x2a\x03\x42\x01\xff",  # a name that is no text
         b"\x3a\x05\x2a\x03\x0a\x01\x80",  # a side without an end
         b"\x3a\x07\x2a\x05\x68\x01\x70\x01\x08",  # a number where a second file belongs, and cut short

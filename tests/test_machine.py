@@ -4,6 +4,7 @@ import os
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from udnet import Error
@@ -76,6 +77,21 @@ def test_no_groups_in_a_sandbox(monkeypatch):
 
     monkeypatch.setattr(machine.Path, "read_text", read_text)
     assert list(machine.groups("memory")) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_memory_of_the_machine(monkeypatch, told):
+    """By the kernel where it tells it, else by psutil."""
+    if not told:
+        monkeypatch.setattr(machine.Path, "read_text", lambda path: "MemTotal: 1 kB\n")
+    total, available = machine.memory()
+    assert total == psutil.virtual_memory().total
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+
+
+def test_no_more_is_available_than_there_is(monkeypatch):
+    monkeypatch.setattr(machine.Path, "read_text", lambda path: "MemTotal: 10 kB\nMemFree: 1 kB\nMemAvailable: 30 kB\n")
+    assert machine.memory() == (10240, 10240)
 
 
 def test_threads(monkeypatch):

@@ -6,6 +6,7 @@ What is skipped is not touched, so of a file that is mapped only what is asked f
 """
 
 import math
+import operator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,9 +64,10 @@ def _initializer(message):
             found[number].append(value)
         elif number in found:
             found[number] = value
-    kind, data = found[KIND], found[RAW]
+    data = found[RAW]
     try:
-        name, shape = str(found[NAME], "utf-8"), tuple(_integers(found[DIMS]).tolist())
+        kind, name = operator.index(found[KIND]), str(found[NAME], "utf-8")
+        shape = tuple(_integers(found[DIMS]).tolist())
         if found[PLACE] == ELSEWHERE:
             pairs = [dict(_fields(one)) for one in found[SECOND]]
             second = {str(one.get(1, b""), "utf-8"): str(one.get(2, b""), "utf-8") for one in pairs}
@@ -75,7 +77,7 @@ def _initializer(message):
         elif data is None and kind in (FLOAT16, BFLOAT16):
             data = _halves(found[INTEGERS])
         return Initializer(name, kind, shape, memoryview(data or b""))
-    except (TypeError, UnicodeDecodeError):  # a number where bytes belong, or no text
+    except (TypeError, UnicodeDecodeError):  # a number where bytes belong, or the reverse, or no text
         raise Damaged from None
 
 
