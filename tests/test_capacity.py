@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,7 @@ def known(monkeypatch):
         ]
     )
     monkeypatch.setattr(capacity, "costs", lambda study: costs)
+    monkeypatch.setattr(capacity, "disk", lambda study: 0)
     return "study"
 
 
@@ -139,6 +141,7 @@ def test_the_fastest_for_both(known):
 def test_a_curve_with_steps_is_allowed_for(monkeypatch):
     costs = made_up("onnx", lambda side: (WHOLE + SLOPE * side**2) * (1.3 if side == 512 else 1), lambda side: side)
     monkeypatch.setattr(capacity, "costs", lambda study: costs)
+    monkeypatch.setattr(capacity, "disk", lambda study: 0)
     (model,) = capacity.models("study").values()
     assert model.excess > 0.1
     allowed = model.peak(512, 512) * (1 + model.excess)
@@ -181,6 +184,26 @@ def test_models_are_kept(known, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_with_a_scratch_file_the_disk_decides_too(known, monkeypatch):
+    rate = 1e9
+    monkeypatch.setattr(capacity, "disk", lambda study: rate)
+    models = capacity.models(known)
+    assert list(models) == ["onnx-lean", "onnx-tiled", "onnx-scratch"]
+    tiled, scratch = models["onnx-tiled"], models["onnx-scratch"]
+    assert scratch.tiled and (scratch.fixed, scratch.floor) == (tiled.fixed, tiled.floor)
+    size, limit = (1080, 1920), 400 * MIB
+    plan, (bound,) = scratch.plan(*size), {scratch._rate(1)}
+    assert plan.scratch_bytes and scratch.peak(*size) == scratch.fixed + plan.bytes
+    slowest = [max(plan.passes[name] * bound, moved / rate) for name, moved in plan.moved.items()]
+    assert scratch.seconds(*size) == pytest.approx(sum(slowest))
+    for one in (None, limit):
+        assert scratch.seconds(*size, one) < tiled.seconds(*size, one)
+    (answer,) = (one for one in prediction.ask(models, limit, size) if one.variant == "onnx-scratch")
+    assert answer.scratch_bytes == scratch.plan(*size, limit - prediction.BESIDE).scratch_bytes > 0
+    slow = replace(scratch, disk=1e6)
+    assert slow.plan(*size) == tiled.plan(*size) and slow.seconds(*size) == pytest.approx(tiled.seconds(*size))
+
+
 def test_a_study_is_asked_by_its_own_tables(known, monkeypatch, capsys):
     monkeypatch.setattr(tables, "read", lambda folder: known)
     assert main(["plan", "--size", "1080x1920", "--study", "of mine"]) == 0
@@ -190,11 +213,18 @@ def test_a_study_is_asked_by_its_own_tables(known, monkeypatch, capsys):
 def test_a_table_for_a_terminal_marks_what_is_beyond_the_machine(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: (600 * MIB, 1))
     rows = [(1024 * MIB, 1.0), (512 * MIB, 1234.56)]
-    answers = [prediction.Answer("onnx", 100, 2000, limit, limit - 1, MIB, seconds) for limit, seconds in rows]
+    answers = [prediction.Answer("onnx", 100, 2000, limit, limit - 1, MIB, seconds, 7 * MIB) for limit, seconds in rows]
     head, first, last, note, *_ = prediction.as_text(answers, 2048 * MIB).splitlines()
-    assert head == "     variant      picture least limit, MiB peak with 2,048 MiB of it counted      seconds"
-    assert first == "        onnx     100x2000              512                 512             1      1,234.6"
-    assert last == "        onnx     100x2000           1,024*               1,024             1          1.0"
+    assert (
+        head == "     variant      picture least limit, MiB peak with 2,048 MiB of it counted scratch, MiB      seconds"
+    )
+    assert (
+        first
+        == "        onnx     100x2000              512                 512             1            7      1,234.6"
+    )
+    assert (
+        last == "        onnx     100x2000           1,024*               1,024             1            7          1.0"
+    )
     assert note == "* more than this machine's 600 MiB"
     assert "*" not in prediction.as_text(answers[1:])
     assert prediction.as_text(pd.DataFrame(answers).itertuples()) == prediction.as_text(answers)
