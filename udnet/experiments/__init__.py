@@ -1,1 +1,4 @@
-"""What is measured beside a grid: instruments, exporters, audit, levers, locality, quality, proofs. On analysis."""
+"""What is measured beside a grid: instruments, exporters, audit, levers, locality, convolutions, quality, proofs.
+
+On analysis.
+"""

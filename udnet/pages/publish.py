@@ -12,7 +12,17 @@ import nbformat
 
 from udnet import Error
 from udnet.analysis import capacity, prediction
-from udnet.experiments import audit, exporters, instruments, levers, locality, photographs, proofs, quality
+from udnet.experiments import (
+    audit,
+    convolutions,
+    exporters,
+    instruments,
+    levers,
+    locality,
+    photographs,
+    proofs,
+    quality,
+)
 from udnet.pages import notebooks, report
 from udnet.system import files, machine
 from udnet.trials import study, tables
@@ -35,6 +45,7 @@ TABLES = {
     "differences.csv": "each exported candidate's output against PyTorch's",
     "capacity.csv": "predicted peaks under real limits, a little over them and well under",
     "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
+    "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
@@ -114,6 +125,7 @@ def publish():
     exporters.run(done.folder)
     audit.run(done.folder)
     locality.run(done.folder)
+    convolutions.run(done.folder)
     quality.run(done.folder)
     study.run("large", done.folder / capacity.LARGE)
     proofs.run(done.folder)

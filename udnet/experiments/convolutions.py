@@ -1,0 +1,120 @@
+"""How fast the convolution of the tiled schedule could be: its own kernel beside `other_kernels`, on blocks as it has.
+
+A fresh process a repeat and block runs all kernels in turn on one thread. Seconds are the processor's, so that waiting
+for a core that others use is not counted. Speed is in the operations of the direct method, whatever a kernel computes;
+the yardstick is a product of matrices in NumPy. A kernel that cannot be run here has a row with the reason.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from udnet import NotMeasured
+from udnet.analysis import scaling
+from udnet.experiments.other_kernels import KERNELS, OWN, Task
+from udnet.network.model import WIDTH
+from udnet.system import files
+
+FILE = "convolutions.csv"
+YARDSTICK = "product of matrices"
+JOB = ["channels", "rows", "columns", "repeat"]
+QUARTILES = {"low_seconds": 0.25, "seconds": 0.5, "high_seconds": 0.75}  # of the calls of a process
+COLUMNS = [*JOB, "kernel", "library", *QUARTILES, "operations", "largest_error", "rms_error", "skipped"]
+BLOCKS = tuple(product((WIDTH, 2 * WIDTH), (8, 16), (480,)))  # channels, rows and columns of the output
+MATRIX_SIDE = 2048
+
+
+def run(folder, repeats=3, blocks=BLOCKS, calls=25, progress=True):
+    """Measure every kernel on every block into `convolutions.csv` of a folder, and return it; what is there is kept."""
+    path = Path(folder) / FILE
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    done = set(table[JOB].itertuples(index=False, name=None))
+    todo = [job for repeat, block in product(range(repeats), blocks) if (job := (*block, repeat)) not in done]
+    for job in tqdm(todo, desc="convolutions", disable=not progress or not todo):
+        rows = pd.DataFrame(_fresh(*job, calls), columns=COLUMNS)
+        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+        files.write_csv(path, table.astype({"operations": "Int64"}))
+    return read(folder)
+
+
+def read(folder):
+    """The table of a study's folder, a row a kernel, block and repeat: the columns of the file, and `rate`, `share`.
+
+    `rate`: operations a second; `share`: of the yardstick's rate in the same process.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise NotMeasured("no other kernels were tried")
+    table = pd.read_csv(path)
+    table["rate"] = table.operations / table.seconds
+    yardstick = table[table.kernel == YARDSTICK].set_index(JOB).rate.rename("yardstick")
+    table["share"] = table.rate / table.join(yardstick, on=JOB).yardstick
+    return table
+
+
+def compared(table):
+    """By block and kernel, against the schedule's own in the same process: `times` as fast, and `share` of the
+    yardstick, each an `Estimate` over the repeats; `error`, the largest over its own; its `rate` and seconds."""
+    table = table[table.seconds.notna() & table.kernel.ne(YARDSTICK)]
+    own = table[table.kernel == OWN].set_index(JOB)[["rate", "largest_error"]]
+    table = table.join(own.add_suffix("_own"), on=JOB)
+    table["times"], table["error"] = table.rate / table.rate_own, table.largest_error / table.largest_error_own
+    groups = table.groupby([*JOB[:3], "kernel"], sort=False)
+    over = dict.fromkeys((*QUARTILES, "rate", "error"), "median")
+    return groups.agg(over | dict.fromkeys(("times", "share"), scaling.typical)).reset_index()
+
+
+def measure(channels, rows, columns, repeat, calls):
+    """Every kernel on one block, in another order each time; its rows."""
+    task, about = Task(channels, rows, columns), dict(zip(JOB, (channels, rows, columns, repeat), strict=True))
+    left, right = np.random.default_rng(0).random((2, MATRIX_SIDE, MATRIX_SIDE), np.float32)
+    found = {YARDSTICK: {"library": _version("numpy"), "operations": 2 * MATRIX_SIDE**3}}
+    ready = {YARDSTICK: lambda: left @ right}
+    for name, (library, make) in KERNELS.items():
+        try:
+            kernel = make(task)
+            error = kernel.output(kernel.run()) - task.expected(kernel.block)
+            found[name] = {"library": _version(library), "operations": task.operations(kernel.depth)}
+            found[name] |= {"largest_error": float(np.abs(error).max()), "rms_error": float(np.sqrt((error**2).mean()))}
+            ready[name] = kernel.run
+        except (ImportError, NotMeasured) as reason:
+            found[name] = {"skipped": str(reason)}
+    seconds, order = {name: [] for name in ready}, random.Random(repeat)
+    for _ in range(calls):
+        for name in order.sample(list(ready), len(ready)):
+            seconds[name].append(_time(ready[name]))
+    for name, its in seconds.items():
+        found[name] |= {edge: float(np.quantile(its, share)) for edge, share in QUARTILES.items()}
+    return [about | {"kernel": name} | row for name, row in found.items()]
+
+
+def _time(run):
+    run()  # what it reads is in the caches, as in the schedule, whose rows have just been written
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def _version(library):
+    return f"{library} {metadata.version(library)}"
+
+
+def _fresh(*job):
+    """What `measure` returns in a fresh process, on one thread."""
+    command = [sys.executable, "-m", "udnet.experiments.convolutions", json.dumps(job)]
+    environment = os.environ | {"PYTHONPATH": files.python_path(), "OMP_NUM_THREADS": "1"}
+    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*json.loads(sys.argv[1]))))

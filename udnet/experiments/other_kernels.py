@@ -1,0 +1,220 @@
+"""Kernels for one convolution of the tiled schedule, by what others ship and by Winograd's algorithm.
+
+Each takes a `Task` and is then `Ready` to run on one thread. It raises ImportError where its library is not
+installed, and `NotMeasured` where there is no such kernel.
+"""
+
+import importlib
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+
+import numpy as np
+
+from udnet import NotMeasured
+from udnet.experiments import winograd
+from udnet.network.model import SLOPE, WIDTH
+from udnet.system import files
+from udnet.tiled import kernels
+
+SPREAD = {"map": 0.1, "weight": 0.027}  # standard deviations, as the default network has them
+OWN = "the schedule's own"
+
+
+class Task:
+    """One convolution of random values: its weights, a block with its borders, and room for the output."""
+
+    def __init__(self, channels, rows, columns):
+        self.channels, self.rows, self.columns = channels, rows, columns
+        self.weight = _normal("weight", WIDTH, channels, 3, 3)
+        self.bias = _normal("map", WIDTH)
+        self.block = self.deep(1)
+        self.out = np.empty((WIDTH, rows, columns), np.float32)
+
+    def deep(self, depth):
+        """A block with borders for so many convolutions, one after the other."""
+        return winograd.leaky(_normal("map", self.channels, self.rows + 2 * depth, self.columns + 2 * depth))
+
+    def expected(self, block):
+        """What the convolutions give that the block has borders for, in float64."""
+        while block.shape[1] > self.rows:
+            high, wide = (side - 2 for side in block.shape[1:])
+            seen = {(y, x): block[:, y : y + high, x : x + wide] for y, x in product(range(3), range(3))}
+            taps = (np.tensordot(self.weight[..., y, x].astype(float), part, 1) for (y, x), part in seen.items())
+            block = sum(taps) + self.bias[:, None, None]
+            block = np.maximum(block, block * SLOPE)
+        return block
+
+    def operations(self, depth):
+        """Multiplications and additions of so many, by the direct method."""
+        outputs = sum((self.rows + 2 * more) * (self.columns + 2 * more) for more in range(depth))
+        return 2 * 9 * WIDTH * self.channels * outputs
+
+
+def _normal(kind, *shape):
+    return np.random.default_rng(len(shape)).normal(0, SPREAD[kind], shape).astype(np.float32)
+
+
+@dataclass
+class Ready:
+    """A kernel with its block: `run()` is what is timed, and `output` makes channels x rows x columns of its result."""
+
+    run: callable
+    block: np.ndarray
+    output: callable = np.asarray
+    depth: int = 1  # convolutions, one after the other
+
+
+def own(task):
+    kernel = kernels.OnnxKernels().make("convolution", task.weight, task.bias)
+    return Ready(lambda: kernel.run(task.out, task.block), task.block)
+
+
+# --- what others ship ---
+
+
+def chain(depth, task):
+    """Convolutions in one graph: ONNX Runtime reorders before the first and after the last."""
+    if task.channels != WIDTH:
+        raise NotMeasured("a chain takes what it gives")
+    block = task.deep(depth)
+    return Ready(_runner(_direct(task, depth), block, task.out), block, depth=depth)
+
+
+def blocked(task):
+    """ONNX Runtime's own layout in and out: the graph that it makes of a convolution, without what reorders."""
+    import onnx
+
+    with files.temporary_folder() as folder:
+        _session(_direct(task), optimized_model_filepath=str(folder / "made.onnx"))
+        made = onnx.load(folder / "made.onnx")
+    found = [node for node in made.graph.node if node.domain.endswith("nchwc") and node.op_type == "Conv"]
+    if not found:
+        raise NotMeasured("ONNX Runtime has no layout of its own for this processor")
+    (node,) = found
+    (weight,) = (onnx.numpy_helper.to_array(one) for one in made.graph.initializer if one.name == node.input[1])
+    size = next(size for size in (8, 16) if np.array_equal(_in_blocks(task.weight, size), weight.ravel()))
+    node.input[0], node.output[0] = "block", "out"
+    del made.graph.node[:]
+    made.graph.node.append(node)
+    apart = task.block.reshape(-1, size, *task.block.shape[1:]).transpose(0, 2, 3, 1)
+    run = _runner(made.SerializeToString(), np.ascontiguousarray(apart).reshape(task.block.shape), task.out)
+    out = task.out.reshape(-1, task.rows, task.columns, size).transpose(0, 3, 1, 2)
+    return Ready(run, task.block, lambda _: out.reshape(task.out.shape))
+
+
+def _in_blocks(weight, size):
+    """Weights as ONNX Runtime reorders them: by blocks of outputs and of inputs, then the place in each."""
+    outputs, inputs = (count // size for count in weight.shape[:2])
+    return weight.reshape(outputs, size, inputs, size, 3, 3).transpose(0, 2, 4, 5, 3, 1).ravel()
+
+
+def pytorch(layout, task):
+    import torch
+
+    from udnet.network import stages
+
+    torch.set_num_threads(1)
+    layout, module = getattr(torch, layout), stages.Convolution(WIDTH, task.channels)
+    module.load_state_dict({"weight": torch.from_numpy(task.weight), "bias": torch.from_numpy(task.bias)})
+    module, x = module.to(memory_format=layout), torch.from_numpy(task.block)[None].contiguous(memory_format=layout)
+    return Ready(torch.inference_mode()(lambda: module(x)[0].numpy()), task.block)
+
+
+def openvino(task):
+    vino = importlib.import_module("openvino")  # tried where it is installed: not one of this project's packages
+    core = vino.Core()
+    model = core.read_model(model=_direct(task))
+    model.reshape([1, *task.block.shape])
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request.set_input_tensor(vino.Tensor(task.block[None], shared_memory=True))
+    request.set_output_tensor(vino.Tensor(task.out[None], shared_memory=True))
+    return Ready(request.infer, task.block, lambda _: task.out)
+
+
+# --- Winograd ---
+
+
+def tiles(task):
+    run = winograd.tiles(task.weight, task.bias)
+    return Ready(lambda: run(task.block), task.block)
+
+
+def rows(points, task):
+    """Transforms of rows in NumPy, the products in ONNX Runtime."""
+    from onnx import helper
+
+    into, (weight, bias), out_of = winograd.by_rows(points, task.weight, task.bias)
+    count, high = len(points) + 1, task.rows // (len(points) - 1)
+    turned = np.empty((count * task.channels, high, task.columns + 2), np.float32)
+    found = np.empty((count * WIDTH, high, task.columns), np.float32)
+    node = helper.make_node("Conv", ["block", "weight", "bias"], ["out"], group=count)
+    products = _runner(winograd.model([node], {"weight": weight, "bias": bias}, len(turned), len(found)), turned, found)
+
+    def run():
+        into(task.block, turned)
+        return out_of(products().reshape(count, WIDTH, high, -1))
+
+    return Ready(run, task.block)
+
+
+def graph(points, task):
+    """All of it in one graph of ONNX Runtime."""
+    return Ready(_runner(winograd.graph(points, task.weight, task.bias), task.block, task.out), task.block)
+
+
+# --- ONNX Runtime ---
+
+
+def _direct(task, depth=1):
+    """Convolutions, one after the other, as an ONNX file."""
+    from onnx import helper
+
+    names, nodes = ["block", *(f"map{place}" for place in range(1, depth)), "out"], []
+    for source, target in pairwise(names):
+        nodes.append(helper.make_node("Conv", [source, "weight", "bias"], [f"sum {target}"]))
+        nodes.append(helper.make_node("LeakyRelu", [f"sum {target}"], [target], alpha=SLOPE))
+    return winograd.model(nodes, {"weight": task.weight, "bias": task.bias}, task.channels, WIDTH)
+
+
+def _session(model, **settings):
+    """A session of a file with the settings of the schedule's own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*kernels.SHARED)
+    always = {"intra_op_num_threads": 1, "log_severity_level": 3, "enable_mem_pattern": False}
+    for name, value in (always | settings).items():
+        setattr(options, name, value)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _runner(model, block, out):
+    """What runs a file from one array, channels x rows x columns, to another, and returns that."""
+    session = _session(model)
+
+    def run():
+        binding = session.io_binding()
+        binding.bind_input("block", "cpu", 0, np.float32, (1, *block.shape), block.ctypes.data)
+        binding.bind_output("out", "cpu", 0, np.float32, (1, *out.shape), out.ctypes.data)
+        session.run_with_iobinding(binding)
+        return out
+
+    return run
+
+
+KERNELS = {  # by name: the library that computes, what makes it ready
+    OWN: ("onnxruntime", own),
+    "ONNX Runtime, 2 in one graph": ("onnxruntime", partial(chain, 2)),
+    "ONNX Runtime, 4 in one graph": ("onnxruntime", partial(chain, 4)),
+    "ONNX Runtime, its own layout": ("onnxruntime", blocked),
+    "PyTorch, channels last": ("torch", partial(pytorch, "channels_last")),
+    "PyTorch, contiguous": ("torch", partial(pytorch, "contiguous_format")),
+    "OpenVINO": ("openvino", openvino),
+    "F(2x2, 3x3) in NumPy": ("numpy", tiles),
+    "F(2, 3), rows in NumPy": ("onnxruntime", partial(rows, winograd.TWO)),
+    "F(4, 3), rows in NumPy": ("onnxruntime", partial(rows, winograd.FOUR)),
+    "F(2, 3) in one graph": ("onnxruntime", partial(graph, winograd.TWO)),
+    "F(4, 3) in one graph": ("onnxruntime", partial(graph, winograd.FOUR)),
+}
