@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from udnet import NotMeasured
-from udnet.experiments import convolutions, winograd
+from udnet.experiments import convolutions
 from udnet.experiments.other_kernels import KERNELS, OWN, Ready, Task
+from udnet.network import winograd
+from udnet.tiled import kernels
 
 
 def ready(name, task):
@@ -46,13 +48,11 @@ def test_in_its_own_layout_onnx_runtime_gives_the_same_bits():
 
 @pytest.mark.parametrize(("points", "sizes"), [(winograd.TWO, [(2, 3), (6, 5)]), (winograd.FOUR, [(4, 3), (12, 5)])])
 def test_one_graph_of_winograd_takes_any_columns_and_rows(points, sizes):
-    import onnxruntime
-
     tasks = [Task(64, *size) for size in sizes]
-    session = onnxruntime.InferenceSession(winograd.graph(points, tasks[0].weight, tasks[0].bias))
+    weights = winograd.products(points, tasks[0].weight, tasks[0].bias)
+    run = kernels.OnnxKernels().by_graph(winograd.graph(points, 64), weights)
     for task in tasks:
-        (output,) = session.run(None, {"block": task.block[None]})
-        np.testing.assert_allclose(output[0], task.expected(task.block), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(run(task.out, task.block), task.expected(task.block), rtol=0, atol=1e-6)
 
 
 def test_every_kernel_is_measured_into_a_table(tmp_path):

@@ -146,4 +146,4 @@ def test_the_stages_that_are_shipped_are_what_pytorch_exports(tmp_path):
     """Made anew by `export.export_stages(kernels.GRAPHS)`."""
     export.export_stages(tmp_path)
     shipped = {path.name: path.read_bytes() for path in kernels.GRAPHS.iterdir()}
-    assert len(shipped) == 5 and shipped == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(shipped) == 9 and shipped == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -42,13 +42,13 @@ def tiled(files):
     }
 
 
-def planned(network, columns, rows, kept):
+def planned(network, columns, rows, kept, winograd=False):
     """The network with a plan of such strips; `kept`: of each in turn."""
 
     def plan(height, width, beside=0):
         edges = sorted({*range(0, width, columns), width})
         strips = tuple((own, kept[place % len(kept)]) for place, own in enumerate(itertools.pairwise(edges)))
-        return plans.Plan(height, width, strips, rows, threads=2)
+        return plans.Plan(height, width, strips, rows, threads=2, winograd=winograd)
 
     network.plan = plan
     return network
@@ -77,6 +77,28 @@ def test_the_output_is_that_of_the_whole_image(tiled, whole, runtime, height, wi
     assert np.abs(output - whole(x)).max() <= LIMIT
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "columns", "rows", "kept"),
+    [
+        (264, 136, 136, 8, (plans.NOTHING,)),
+        (16, 1048, 512, 16, (plans.INNER,)),
+        (376, 504, 256, 16, (plans.NOTHING, plans.FULL)),
+        (120, 136, 40, 8, (plans.INNER, plans.NOTHING, plans.FULL, plans.BOTTOM)),
+        (88, 24, 16, 3, (plans.INNER,)),  # rows that its graphs do not take
+        (16, 16, 16, 8, (plans.NOTHING,)),
+        pytest.param(1080, 1920, 512, 8, (plans.NOTHING,), marks=pytest.mark.slow),
+    ],
+)
+def test_by_winograd_s_algorithm_the_output_is_that_of_the_whole_image(
+    tiled, whole, height, width, columns, rows, kept
+):
+    x = images.to_batch(reference.picture(height, width))
+    output = planned(tiled["onnx"], columns, rows, kept, winograd=True)(x)
+    expected = whole(x)
+    assert 0 < np.abs(output - planned(tiled["onnx"], columns, rows, kept)(x)).max()
+    assert np.abs(output - expected).max() <= LIMIT
+
+
 @pytest.mark.parametrize("runtime", ["pytorch", "onnx"])
 @pytest.mark.parametrize("size", [(8, 1000), (1, 1), (77, 131)])
 def test_a_picture_of_any_size_in_bytes(tiled, whole, runtime, size):
@@ -102,7 +124,9 @@ def test_the_same_to_the_bit_whichever_strip_is_done_first(tiled):
 @pytest.mark.parametrize("size", [(136, 200), pytest.param((520, 776), marks=pytest.mark.slow)])
 def test_nearly_uniform_channels(tiled, whole, size):
     x = export._picture(1, *size)
-    assert np.abs(planned(tiled["onnx"], 128, 16, (plans.FULL,))(x) - whole(x)).max() <= LIMIT
+    for winograd in (False, True):
+        output = planned(tiled["onnx"], 128, 16, (plans.FULL,), winograd)(x)
+        assert np.abs(output - whole(x)).max() <= LIMIT
 
 
 def test_what_fails_in_a_strip_is_the_picture_s_failure(tiled):
@@ -143,6 +167,7 @@ def test_a_larger_budget_never_computes_more(height, width):
     assert all(plan.bytes <= budget for plan, budget in zip(found, budgets, strict=True))
     computed = [plan.multiply_adds for plan in found]
     assert computed == sorted(computed, reverse=True) and computed[-1] < least.multiply_adds / 2
+    assert not any(plan.winograd for plan in (least, *found)), "where the runtime has no such kernels"
     if height > 16:  # of so flat a picture the maps are smaller than what passes through to make them again
         assert plans.fit(height, width, 2, least.bytes - 1) is None
     for plan in (least, *found):
@@ -150,6 +175,23 @@ def test_a_larger_budget_never_computes_more(height, width):
         assert edges[0][0] == 0 and edges[-1][1] == width
         assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
         assert all(side % 8 == 0 for own in edges for side in own)
+
+
+def test_what_computes_faster_in_more_memory_is_for_limits():
+    size = 1080, 1920, 2
+    least = plans.leanest(*size)
+    assert plans.leanest(*size, winograd=True) == least and not least.winograd
+    assert plans.fit(*size, least.bytes, winograd=True) == plans.fit(*size, least.bytes)
+    more = plans.fit(*size, 2 * least.bytes, winograd=True)
+    assert more.winograd and more.bytes <= 2 * least.bytes
+    assert sum(more.work.values()) < more.multiply_adds < least.multiply_adds
+
+
+def test_a_runtime_that_has_such_kernels_uses_them(tiled):
+    for name, has in {"pytorch": False, "onnx": True}.items():
+        network = schedule.TiledNetwork(tiled[name].new, tiled[name].weights, 2, limit=10**9)
+        assert network.plan(512, 512).winograd == has
+        assert "winograd_kernels" not in vars(network), "made for the first picture that needs them"
 
 
 @pytest.mark.parametrize("kept", [plans.NOTHING, plans.BOTTOM, plans.FULL, plans.INNER])

@@ -54,8 +54,13 @@ class Model:
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
         speed = self._speed(np.median(self.rates)) if self.disk else None
         if limit is None:
-            return leanest(height, width, self.threads, speed)
-        return plans.fit(*images.padded_size(height, width), self.threads, plans.usable(limit) - self.floor, speed)
+            return leanest(height, width, self.threads, speed, self._winograd)
+        budget = plans.usable(limit) - self.floor
+        return plans.fit(*images.padded_size(height, width), self.threads, budget, speed, self._winograd)
+
+    @property
+    def _winograd(self):
+        return hasattr(kernels.RUNTIMES[catalogue.find(self.variant).runtime], "make_winograd")
 
     def _speed(self, rate):
         return plans.Speed(1 / rate, self.disk or np.inf, np.inf)
@@ -87,15 +92,15 @@ class Model:
         if not self.tiled:
             return float(height * width * self._rate(height * width))
         plan = self.plan(height, width, limit)
-        return float(plan.seconds(self._speed(self._rate(plan.multiply_adds)))) if plan else np.nan
+        return float(plan.seconds(self._speed(self._rate(sum(plan.work.values()))))) if plan else np.nan
 
     def _rate(self, work):
         return np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates)))
 
 
-def leanest(height, width, threads, speed=None):
+def leanest(height, width, *about):
     """The plan of a picture of any size that holds least, as `plans.leanest`."""
-    return plans.leanest(*images.padded_size(height, width), threads, speed)
+    return plans.leanest(*images.padded_size(height, width), *about)
 
 
 @dataclass(frozen=True)

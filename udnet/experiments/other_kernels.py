@@ -12,7 +12,8 @@ from itertools import pairwise, product
 import numpy as np
 
 from udnet import NotMeasured
-from udnet.experiments import winograd
+from udnet.network import winograd
+from udnet.network.export import OPSET
 from udnet.network.model import SLOPE, WIDTH
 from udnet.system import files
 from udnet.tiled import kernels
@@ -33,7 +34,7 @@ class Task:
 
     def deep(self, depth):
         """A block with borders for so many convolutions, one after the other."""
-        return winograd.leaky(_normal("map", self.channels, self.rows + 2 * depth, self.columns + 2 * depth))
+        return leaky(_normal("map", self.channels, self.rows + 2 * depth, self.columns + 2 * depth))
 
     def expected(self, block):
         """What the convolutions give that the block has borders for, in float64."""
@@ -137,7 +138,7 @@ def openvino(task):
 
 
 def tiles(task):
-    run = winograd.tiles(task.weight, task.bias)
+    run = _by_tiles(task.weight, task.bias)
     return Ready(lambda: run(task.block), task.block)
 
 
@@ -145,12 +146,12 @@ def rows(points, task):
     """Transforms of rows in NumPy, the products in ONNX Runtime."""
     from onnx import helper
 
-    into, (weight, bias), out_of = winograd.by_rows(points, task.weight, task.bias)
+    into, (weight, bias), out_of = _by_rows(points, task.weight, task.bias)
     count, high = len(points) + 1, task.rows // (len(points) - 1)
     turned = np.empty((count * task.channels, high, task.columns + 2), np.float32)
     found = np.empty((count * WIDTH, high, task.columns), np.float32)
     node = helper.make_node("Conv", ["block", "weight", "bias"], ["out"], group=count)
-    products = _runner(winograd.model([node], {"weight": weight, "bias": bias}, len(turned), len(found)), turned, found)
+    products = _runner(_model([node], {"weight": weight, "bias": bias}, len(turned), len(found)), turned, found)
 
     def run():
         into(task.block, turned)
@@ -161,7 +162,52 @@ def rows(points, task):
 
 def graph(points, task):
     """All of it in one graph of ONNX Runtime."""
-    return Ready(_runner(winograd.graph(points, task.weight, task.bias), task.block, task.out), task.block)
+    weights = winograd.products(points, task.weight, task.bias)
+    run = kernels.OnnxKernels().by_graph(winograd.graph(points, task.channels), weights)
+    return Ready(lambda: run(task.out, task.block), task.block)
+
+
+def _by_rows(points, weight, bias):
+    """The same with the transforms in NumPy, in three steps: what goes in, the products' weights, what comes out."""
+    down, _, rows = (one.astype(np.float32) for one in winograd.matrices(points))
+    most, count = down.shape
+
+    def into(block, out):
+        stop = block.shape[1] - count + 1
+        _turned(rows, [block[:, k : stop + k : most] for k in range(count)], out)
+
+    def out_of(found):
+        return leaky(_turned(down, found).transpose(1, 2, 0, 3).reshape(found.shape[1], -1, found.shape[3]))
+
+    return into, winograd.products(points, weight, bias), out_of
+
+
+def _by_tiles(weight, bias):
+    """F(2x2, 3x3) in NumPy: 16 products of matrices for two by two outputs, where the direct method has 36."""
+    down, across, rows = (one.astype(np.float32) for one in winograd.matrices(winograd.TWO))
+    weight = np.einsum("ar,bc,oirc->baoi", across, across, weight).astype(np.float32)
+
+    def run(block):
+        channels, (high, wide) = len(block), (side // 2 - 1 for side in block.shape[1:])
+        by_row = _turned(rows, [block[:, k : k + 2 * high : 2] for k in range(4)])
+        by_both = _turned(rows, [by_row[..., k : k + 2 * wide : 2] for k in range(4)])
+        found = _turned(down, weight @ by_both.reshape(4, 4, channels, -1))
+        out = _turned(down, found.swapaxes(0, 1)) + bias[:, None].astype(np.float32)
+        return leaky(out.reshape(2, 2, -1, high, wide).transpose(2, 3, 0, 4, 1).reshape(-1, 2 * high, 2 * wide))
+
+    return run
+
+
+def _turned(matrix, arrays, out=None):
+    """A transform: each row of the matrix as a sum of the arrays."""
+    arrays = np.asarray(arrays)
+    into = None if out is None else out.reshape(len(matrix), -1)
+    return np.matmul(matrix, arrays.reshape(len(arrays), -1), out=into).reshape(len(matrix), *arrays.shape[1:])
+
+
+def leaky(values):
+    """LeakyReLU."""
+    return np.maximum(values, values * np.float32(SLOPE))
 
 
 # --- ONNX Runtime ---
@@ -175,7 +221,21 @@ def _direct(task, depth=1):
     for source, target in pairwise(names):
         nodes.append(helper.make_node("Conv", [source, "weight", "bias"], [f"sum {target}"]))
         nodes.append(helper.make_node("LeakyRelu", [f"sum {target}"], [target], alpha=SLOPE))
-    return winograd.model(nodes, {"weight": task.weight, "bias": task.bias}, task.channels, WIDTH)
+    return _model(nodes, {"weight": task.weight, "bias": task.bias}, task.channels, WIDTH)
+
+
+def _model(nodes, values, channels, channels_out):
+    """An ONNX file, as bytes, from `block` to `out`, with its weights."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    sizes = {"block": (1, channels, "rows + 2", "columns + 2"), "out": (1, channels_out, "rows", "columns")}
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in sizes.items()]
+    held = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in values.items()]
+    opsets = [helper.make_opsetid("", OPSET)]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "convolution", *ends, held), opset_imports=opsets, ir_version=winograd.IR
+    )
+    return proto.SerializeToString()
 
 
 def _session(model, **settings):

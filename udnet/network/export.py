@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from udnet import PARITY_LIMIT, Error
-from udnet.network import forms, sessions, stages
+from udnet.network import forms, sessions, stages, winograd
 from udnet.network.checkpoint import load_into, read
 from udnet.network.model import EPS, WIDTH, InferenceUDnet
 from udnet.system.files import replacing
@@ -64,6 +64,9 @@ def export_stages(folder):
     for stage, cin in stages.EXPORTED:
         with replacing(folder / f"{stage}{cin}.onnx") as part:
             part.write_bytes(_stage(stages.STAGES[stage](WIDTH, cin), cin))
+        if cin >= WIDTH:
+            with replacing(folder / f"{stage}{cin}-winograd.onnx") as part:
+                part.write_bytes(winograd.graph(winograd.FOUR, cin, stage))
 
 
 def _stage(module, cin):

@@ -33,6 +33,11 @@ PASSING = {"decode": (9, 9, 9, 9), "normalise": (16, 12, 11, 11), "finish": (18,
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not take the same every time
+# Winograd's algorithm: the time of a picture over the direct method's, and what is held more, as measured: the weights
+# of the products, and in a call rows of so many maps.
+WINOGRAD_TIME = 0.8
+WINOGRAD = 26 * MIB
+WINOGRAD_PASSING = 4
 LEVELS = (BOTTOM, FULL, INNER)
 # The maps that a strip keeps, and how often their size is halved; and what a strip that has them keeps at the least.
 LEVEL_OF = {"quarter": 2, "half": 1, "full": 0, "inner": 0}
@@ -58,6 +63,7 @@ class Plan:
     rows: int
     threads: int
     scratch: int = NOTHING  # what every strip keeps at the least: on the scratch file, where not in memory
+    winograd: bool = False  # whether its convolutions are computed by Winograd's algorithm
 
     @cached_property
     def bytes(self):
@@ -72,7 +78,12 @@ class Plan:
         for name in PASSING:  # what all strips keep, and what those that run need besides
             kept, passing = zip(*(strip[name] for strip in strips), strict=True)
             held = max(held, sum(kept) + at_once * max(passing))
-        return always + moments + held
+        return always + moments + held + (WINOGRAD + at_once * self._winograd_call) * self.winograd
+
+    @property
+    def _winograd_call(self):
+        """What a call of a kernel by Winograd's algorithm holds more than another."""
+        return WINOGRAD_PASSING * PIXEL * self.rows * max(own[1] - own[0] for own, _ in self.strips)
 
     @cached_property
     def multiply_adds(self):
@@ -106,11 +117,14 @@ class Plan:
         """Bytes to and from the scratch file, by pass."""
         return _by_pass(Windows(own, self.width).moved(self.height, kept, self.scratch) for own, kept in self.strips)
 
+    @cached_property
+    def work(self):
+        """The multiply-adds that take as long by the direct method, by pass."""
+        return {name: computed * (WINOGRAD_TIME if self.winograd else 1) for name, computed in self.passes.items()}
+
     def seconds(self, speed):
         """How long it takes: the disk works while the threads compute."""
-        return sum(
-            max(computed / speed.multiply_adds, self.moved[name] / speed.disk) for name, computed in self.passes.items()
-        )
+        return sum(max(work / speed.multiply_adds, self.moved[name] / speed.disk) for name, work in self.work.items())
 
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
@@ -131,32 +145,36 @@ def limit_for(size, beside=0):
     return math.ceil((size / (1 - ROOM) + beside) / MIB) * MIB
 
 
-def leanest(height, width, threads, speed=None):
-    """The plan that holds least; with a `Speed` the fastest that keeps in memory as little, with a scratch file."""
-    return min(_scratched(_even(height, width, threads, *SHAPES[-1]), speed), key=_cost(speed))
+def leanest(height, width, threads, speed=None, winograd=False):
+    """The plan that holds least; with a `Speed` the fastest that keeps in memory as little, with a scratch file.
+
+    `winograd`: whether that has kernels by Winograd's algorithm.
+    """
+    least = _even(height, width, threads, *SHAPES[-1])
+    return min(_variations(least, speed, winograd), key=_cost(speed)) if speed else least
 
 
-def fit(height, width, threads, budget, speed=None):
+def fit(height, width, threads, budget, speed=None, winograd=False):
     """The fastest plan among those that hold at most `budget` bytes; None where none does.
 
-    Without a `Speed` there is no scratch file, and what computes least is fastest.
+    Without a `Speed` there is no scratch file; `winograd`: whether there are kernels by Winograd's algorithm.
     """
     evens = [_even(height, width, threads, *shape) for shape in SHAPES]
-    plans = [_filled(plan, budget) for even in evens for plan in _scratched(even, speed)]
+    plans = [_filled(plan, budget) for even in evens for plan in _variations(even, speed, winograd)]
     return min((plan for plan in plans if plan.bytes <= budget), key=_cost(speed), default=None)
 
 
-def _scratched(plan, speed):
-    """A plan, and with each level on a scratch file that has room for it."""
-    yield plan
-    for level in LEVELS if speed else ():
-        more = replace(plan, scratch=level)
-        if more.scratch_bytes <= speed.room:
-            yield more
+def _variations(plan, speed, winograd):
+    """A plan, with each level on a scratch file that has room for it, with either kind of kernels."""
+    for level in (NOTHING, *LEVELS) if speed else (NOTHING,):
+        for kind in (False, True) if winograd else (False,):
+            one = replace(plan, scratch=level, winograd=kind)
+            if not one.scratch_bytes or one.scratch_bytes <= speed.room:
+                yield one
 
 
 def _cost(speed):
-    return lambda plan: plan.seconds(speed) if speed else plan.multiply_adds
+    return lambda plan: plan.seconds(speed) if speed else sum(plan.work.values())
 
 
 def _even(height, width, threads, columns, rows):

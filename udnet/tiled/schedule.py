@@ -62,6 +62,15 @@ SPREAD = memory.MIB // 2  # how far the next process may be above this one befor
 LARGE = 2_000_000  # pixels, from which a person waits
 
 
+# the convolutions whose weights are those of the file, whatever the picture
+NAMES = (
+    *(f"pr_encoder.conv{level}.conv.{place}" for level in (1, 2, 3) for place in (1, 4)),
+    *(f"pr_UpConv{level}.conv.{place}" for level in (3, 2) for place in (1, 4)),
+    "pr_UpConv1.conv.4",
+    *(f"{block}.body.1" for block in ("pr_encoder.conv4", "pr_conv", "out_conv.0", "out_conv.1")),
+)
+
+
 class TiledNetwork:
     """UDnet by the tiled schedule. Called as any network; `enhance` takes and gives bytes, a few rows at a time.
 
@@ -73,10 +82,8 @@ class TiledNetwork:
 
     def __init__(self, kernels, weights, threads, limit=None, folder=None):
         self.new, self.weights, self.threads, self.limit, self.folder = kernels, weights, threads, limit, folder
-        names = [f"pr_encoder.conv{level}.conv.{i}" for level in (1, 2, 3) for i in (1, 4)]
-        names += [f"pr_UpConv{level}.conv.{i}" for level in (3, 2) for i in (1, 4)] + ["pr_UpConv1.conv.4"]
-        names += [f"{block}.body.1" for block in ("pr_encoder.conv4", "pr_conv", "out_conv.0", "out_conv.1")]
-        self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in names}
+        self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in NAMES}
+        self.winograd = hasattr(kernels, "make_winograd")
         self.floor = memory.resident() + kernels.START
 
     def plan_for(self, header):
@@ -91,11 +98,11 @@ class TiledNetwork:
         leanest = plans.leanest(height, width, self.threads)
         waits = self.folder and height * width >= LARGE
         if self.limit is None:
-            return plans.leanest(height, width, self.threads, self.speed) if waits else leanest
+            return plans.leanest(height, width, self.threads, self.speed, self.winograd) if waits else leanest
         budget = plans.usable(self.limit - beside) - self.floor
-        found = plans.fit(height, width, self.threads, budget)
+        found = plans.fit(height, width, self.threads, budget, winograd=self.winograd)
         if found and waits and not found.keeps_all:
-            found = plans.fit(height, width, self.threads, budget, self.speed)
+            found = plans.fit(height, width, self.threads, budget, self.speed, self.winograd)
         if found is None or around > budget:
             least = plans.limit_for(self.floor + SPREAD + max(leanest.bytes, around), beside)
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
@@ -122,6 +129,11 @@ class TiledNetwork:
         with ThreadPoolExecutor(1, initializer=self.new.begin_thread) as pool:
             taken = min(pool.submit(seconds).result() for _ in range(4))
         return SHARE * WIDTH * plans.CONV * rows * columns / taken
+
+    @cached_property
+    def winograd_kernels(self):
+        """The kernels by Winograd's algorithm: made once a plan asks for them."""
+        return {name: self.new.make_winograd("convolution", *self.weight_and_bias(name)) for name in NAMES}
 
     def weight_and_bias(self, name):
         """The two tensors of a convolution."""
@@ -200,7 +212,9 @@ class _Picture:
         self.network, self.new, self.plan, self.read = network, network.new, plan, read
         self.pool, self.advance, self.file = pool, advance, file
         self.height, self.width = plan.height, plan.width
-        self.kernels = dict(kernels or network.kernels)  # those whose weights depend on the picture join them
+        self.make = network.new.make_winograd if plan.winograd else network.new.make
+        own = network.winograd_kernels if plan.winograd else network.kernels
+        self.kernels = dict(kernels or own)  # those whose weights depend on the picture join them
         self.workspaces, self.given_up = threading.local(), False
         self.eighth = self.new_map((0, self.width >> 3), 3)
         self.strips = [_Strip(self, own, kept) for own, kept in self.plan.strips]
@@ -300,7 +314,7 @@ class _Picture:
         shift = self.layer("conv_u", u) - means * gain
         weight, bias = self.network.weight_and_bias("pr_UpConv1.conv.1")
         bias = bias + np.einsum("oiyx,i->o", weight, shift)  # a border of reflections has the same shift
-        self.kernels["pr_UpConv1.conv.1"] = self.new.make("convolution", weight * gain[:, None, None], bias)
+        self.kernels["pr_UpConv1.conv.1"] = self.make("convolution", weight * gain[:, None, None], bias)
 
     def fold_attention(self, block, sums):
         """A block's attention, into the weights of its second convolution."""
@@ -312,9 +326,9 @@ class _Picture:
         scale = 1 / (1 + np.exp(-excited))
         folded = weight * scale[:, None, None, None], bias * scale
         if block == "out_conv.1":
-            kernel = self.new.make("head", *folded, *self.network.weight_and_bias("out_conv.2"))
+            kernel = self.make("head", *folded, *self.network.weight_and_bias("out_conv.2"))
         else:
-            kernel = self.new.make("residual", *folded)
+            kernel = self.make("residual", *folded)
         self.kernels[f"{block}.body.4"] = kernel
 
     def layer(self, name, values):
