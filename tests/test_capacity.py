@@ -52,7 +52,7 @@ def least(side):
 
 
 def within(side):
-    return plans.fit(side, side, 2, (1 - plans.ROOM) * 512 * MIB - LOADED - 8 * MIB)
+    return plans.fit(side, side, 2, (1 - plans.ROOM) * 512 * MIB - LOADED - 8 * MIB, winograd=True)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_with_a_scratch_file_the_disk_decides_too(known, monkeypatch):
     size, limit = (1080, 1920), 400 * MIB
     plan, (bound,) = scratch.plan(*size), {scratch._rate(1)}
     assert plan.scratch_bytes and scratch.peak(*size) == scratch.fixed + plan.bytes
-    slowest = [max(plan.passes[name] * bound, moved / rate) for name, moved in plan.moved.items()]
+    slowest = [max(plan.work[name] * bound, moved / rate) for name, moved in plan.moved.items()]
     assert scratch.seconds(*size) == pytest.approx(sum(slowest))
     for one in (None, limit):
         assert scratch.seconds(*size, one) < tiled.seconds(*size, one)
