@@ -18,6 +18,9 @@ from test_project import with_what_they_need
 from udnet.__main__ import main
 from udnet.network import prepared
 from udnet.pictures import reference
+from udnet.system import guard
+from udnet.system.memory import MIB
+from udnet.tiled import scratch
 from udnet.variants import enhancer
 
 INSTALLED = ("numpy", "pillow", "onnxruntime")
@@ -85,6 +88,29 @@ def test_the_program(run, tmp_path):
     expected = enhancer.load("onnx-tiled", "default")(reference.picture(40, 56))
     np.testing.assert_array_equal(Image.open(tmp_path / "out.png"), expected)
     assert not list(tmp_path.rglob("*udnet*")), "no cache"
+
+
+@pytest.mark.slow
+def test_a_frame_of_4k_in_256_mib(bare, tmp_path):
+    """README's command in a container of 256 MiB: the kernel's own limit, and nothing else installed."""
+    if not guard.ControlGroup.possible():
+        pytest.skip("this process may not make a memory control group")
+    if not scratch.find():
+        pytest.skip("the folder for temporary files lies in memory")
+    pixels = reference.picture(2160, 3840)
+    Image.fromarray(pixels).save(tmp_path / "in.png", compress_level=1)
+    with guard.limit(256 * MIB) as group:
+        enhance = [str(bare), "-m", "udnet", "enhance", "in.png", "out.png", "--memory-limit", "256MiB"]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "HOME": str(tmp_path / "home")}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(
+            [python, *words, "--memory-limit", "256MiB"], cwd=tmp_path, env=environment, **pipes
+        ) as it:
+            group.watch(it)
+            _, said = it.communicate()
+    assert it.returncode == 0, said
+    assert "on a scratch file of" in said
+    assert Image.open(tmp_path / "out.png").size == (3840, 2160)
 
 
 def test_every_answer(run, tmp_path, exported, capsys):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -202,6 +203,23 @@ def test_with_a_scratch_file_the_disk_decides_too(known, monkeypatch):
     assert answer.scratch_bytes == scratch.plan(*size, limit - prediction.BESIDE).scratch_bytes > 0
     slow = replace(scratch, disk=1e6)
     assert slow.plan(*size).scratch_bytes == 0 and slow.plan(*size, limit) == tiled.plan(*size, limit)
+
+
+def test_trials_with_a_scratch_file_lie_in_a_folder_of_their_own(known, monkeypatch, tmp_path):
+    done = SimpleNamespace(folder=tmp_path, machine={})
+    with pytest.raises(NotMeasured, match="no trial had a scratch file"):
+        capacity.with_scratch(done)
+    (tmp_path / capacity.SCRATCH).mkdir()
+    beside = SimpleNamespace(machine={"disk_bytes_per_second": 5e8})
+    monkeypatch.undo()
+    monkeypatch.setattr(tables, "read", lambda folder: beside)
+    monkeypatch.setattr(
+        capacity, "costs", lambda _: made_up("onnx-tiled", lambda side: TILED + least(side).bytes, float)
+    )
+    costs, models = capacity.with_scratch(done)
+    assert len(costs) == 2 * len(SIDES) and capacity.disk(done) == 5e8
+    assert {name: model.disk for name, model in models.items()} == {"onnx-tiled": 0, "onnx-scratch": 5e8}
+    assert models["onnx-scratch"].fixed == models["onnx-tiled"].fixed == pytest.approx(TILED)
 
 
 def test_a_study_is_asked_by_its_own_tables(known, monkeypatch, capsys):

@@ -38,6 +38,20 @@ def disk(done):
     return float((tables.read(folder) if folder.exists() else done).machine.get("disk_bytes_per_second", 0))
 
 
+def with_scratch(done, threads=scaling.THREADS):
+    """The trials with a scratch file and those beside them, in a study's folder: their `costs`, and two `Model`.
+
+    The models, by variant, are those of the trials without a scratch file, and the same with the disk that was
+    measured: what they predict for a trial with one, they have not seen. `NotMeasured` where there are none.
+    """
+    if not (done.folder / SCRATCH).exists():
+        raise NotMeasured("no trial had a scratch file")
+    beside = costs(tables.read(done.folder / SCRATCH))
+    beside = beside[beside.threads == threads]
+    tiled = fit(beside[beside.variant == "onnx-tiled"])
+    return beside, {tiled.variant: tiled, "onnx-scratch": replace(tiled, variant="onnx-scratch", disk=disk(done))}
+
+
 def _measured(done, threads):
     """The rows of `costs` on so many threads, of variants that run as they are."""
     measured = costs(done)

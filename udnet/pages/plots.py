@@ -34,6 +34,8 @@ LOOKS = {
     "lever.onnx-together": ("#20B2AA", ">"),
     "pytorch-tiled": ("#7A3B00", "p"),  # darker shades: the palette is used up
     "onnx-tiled": ("#003F5C", "d"),
+    "pytorch-scratch": ("#A0522D", "H"),
+    "onnx-scratch": ("#7B2CBF", "h"),
 }
 OTHERS = [("#777777", "h"), ("#B8860B", "8"), ("#6A3D9A", "H"), ("#2F4F2F", "*")]  # of the reader's own variants
 STYLE = {

@@ -128,6 +128,7 @@ def publish():
     convolutions.run(done.folder)
     quality.run(done.folder)
     study.run("large", done.folder / capacity.LARGE)
+    study.run("scratch", done.folder / capacity.SCRATCH)
     proofs.run(done.folder)
     levers.measure(done.folder)
     photographs.run(done.folder)
