@@ -103,9 +103,7 @@ def test_a_frame_of_4k_in_256_mib(bare, tmp_path):
         enhance = [str(bare), "-m", "udnet", "enhance", "in.png", "out.png", "--memory-limit", "256MiB"]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "HOME": str(tmp_path / "home")}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(
-            [python, *words, "--memory-limit", "256MiB"], cwd=tmp_path, env=environment, **pipes
-        ) as it:
+        with subprocess.Popen(group.command(enhance), cwd=tmp_path, env=environment, **pipes) as it:
             group.watch(it)
             _, said = it.communicate()
     assert it.returncode == 0, said
