@@ -210,6 +210,25 @@ def test_pieces_that_the_system_moves_in_parts(tmp_path):
         np.testing.assert_array_equal(got, given)
 
 
+def test_strips_that_ask_at_once_get_room_of_their_own(tmp_path):
+    places, before = [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with scratch.Scratch(tmp_path, MIB) as file:
+
+            def ask():
+                places.extend(file.map("full", 1, 1, (0, 8), 1).place for _ in range(3000))
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert sorted(places) == [scratch.PAGE * place for place in range(12_000)]
+
+
 def test_the_file_has_no_name_and_goes_with_a_folder_that_vanishes(with_file, tmp_path, monkeypatch):
     folder, names = tmp_path / "gone", []
     folder.mkdir()

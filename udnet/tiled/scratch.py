@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,12 +102,15 @@ class Scratch:
 
     def __init__(self, folder, size):
         self.folder, self.size, self.used = folder, size, 0
+        self.one_by_one = threading.Lock()
 
     def __enter__(self):
         try:
-            self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self.file.fileno(), 0, self.size)  # a full disk is found here, not half-way
+            with ExitStack() as undo:
+                self.file = undo.enter_context(tempfile.TemporaryFile(dir=self.folder, buffering=0))
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self.file.fileno(), 0, self.size)  # a full disk is found here, not half-way
+                undo.pop_all()
         except OSError as error:
             raise self.refused(error) from error
         _past_the_page_cache(self.file.fileno())
@@ -125,7 +129,8 @@ class Scratch:
     def map(self, name, channels, height, window, rows):
         """Room for a `ScratchMap` of a window, in pieces of so many rows."""
         step = piece_bytes(channels, rows, window[1] - window[0])
-        place, self.used = self.used, self.used + step * math.ceil(height / rows)
+        with self.one_by_one:  # strips that run at once ask for theirs
+            place, self.used = self.used, self.used + step * math.ceil(height / rows)
         return ScratchMap(self, name, place, step, (channels, height, rows), window)
 
     def move(self, how, place, buffer):
