@@ -1,1 +1,1 @@
-"""The exact tiled schedule: passes, plans, streams of rows, kernels. Rests on network."""
+"""The exact tiled schedule: passes, plans, streams of rows, kernels, the scratch file. Rests on network."""

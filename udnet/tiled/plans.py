@@ -38,6 +38,7 @@ ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not tak
 WINOGRAD_TIME = 0.8
 WINOGRAD = 26 * MIB
 WINOGRAD_PASSING = 4
+WORTH = 512**2  # pixels: of fewer, its kernels take longer to make than they save in one picture
 LEVELS = (BOTTOM, FULL, INNER)
 # The maps that a strip keeps, and how often their size is halved; and what a strip that has them keeps at the least.
 LEVEL_OF = {"quarter": 2, "half": 1, "full": 0, "inner": 0}
@@ -166,8 +167,9 @@ def fit(height, width, threads, budget, speed=None, winograd=False):
 
 def _variations(plan, speed, winograd):
     """A plan, with each level on a scratch file that has room for it, with either kind of kernels."""
+    worth = winograd and plan.height * plan.width >= WORTH
     for level in (NOTHING, *LEVELS) if speed else (NOTHING,):
-        for kind in (False, True) if winograd else (False,):
+        for kind in (False, True) if worth else (False,):
             one = replace(plan, scratch=level, winograd=kind)
             if not one.scratch_bytes or one.scratch_bytes <= speed.room:
                 yield one
