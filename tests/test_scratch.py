@@ -360,7 +360,7 @@ def test_a_scratch_file_never_makes_a_plan_slower_or_larger(height, width, disk)
     taken = [plan.seconds(speed) for plan in found]
     assert taken == sorted(taken, reverse=True)
     everything = plans.fit(height, width, 2, 500 * least.bytes, speed)
-    assert everything.keeps_all and everything.scratch_bytes == 0, "with all in memory there is nothing to write"
+    assert everything.scratch_bytes == 0, "with all in memory there is nothing to write"
 
 
 def test_of_a_faster_disk_more_is_kept():
@@ -378,6 +378,21 @@ def test_a_large_picture_has_one_and_a_small_one_does_not(tiled, tmp_path, monke
     assert again.plan(2160, 3840).bytes <= 300 * MIB
     again.limit = again.floor + 20_000 * MIB
     assert again.plan(2160, 3840).scratch_bytes == 0
+
+
+def test_the_least_limit_is_that_with_a_scratch_file(tiled, tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule.TiledNetwork, "speed", FAST)
+    network, size = schedule.TiledNetwork(tiled["onnx"].new, tiled["onnx"].weights, 2, MIB, tmp_path), (2160, 3840)
+    with pytest.raises(Error, match="its process takes at least") as refused:
+        network.plan(*size)
+    network.limit = int(str(refused.value).split(" ")[5]) * MIB
+    assert network.plan(*size).scratch_bytes > 0, "the limit that was said is enough"
+    network.limit -= 2 * MIB  # of which a half is for the next process
+    with pytest.raises(Error, match="at least"):
+        network.plan(*size)
+    network.limit, network.folder = network.limit + 2 * MIB, None
+    with pytest.raises(Error, match="at least"):
+        network.plan(*size)
 
 
 def test_the_machine_s_speed_is_measured(tiled, tmp_path):

@@ -82,7 +82,8 @@ class Model:
         nan where the whole image is too far beyond what was measured.
         """
         if self.tiled:
-            needed = self.floor + self.plan(height, width).bytes
+            speed = self._speed(np.median(self.rates)) if self.disk else None
+            needed = self.floor + plans.least(*images.padded_size(height, width), self.threads, speed)
         else:
             needed = self.peak(height, width) * (1 + max(0.0, self.excess))
         return np.nan if np.isnan(needed) else plans.limit_for(needed) + BESIDE

@@ -99,11 +99,6 @@ class Plan:
             for own, kept in self.strips
         )
 
-    @property
-    def keeps_all(self):
-        """Whether nothing is left for a scratch file."""
-        return all(kept == INNER for _, kept in self.strips)
-
     @cached_property
     def scratch_bytes(self):
         """The size of its scratch file."""
@@ -153,6 +148,11 @@ def leanest(height, width, threads, speed=None, winograd=False):
     """
     least = _even(height, width, threads, *SHAPES[-1])
     return min(_variations(least, speed, winograd), key=_cost(speed)) if speed else least
+
+
+def least(height, width, threads, speed=None):
+    """The fewest bytes that a plan holds; with a `Speed` also those with a scratch file."""
+    return min(plan.bytes for plan in _variations(_even(height, width, threads, *SHAPES[-1]), speed, winograd=False))
 
 
 def fit(height, width, threads, budget, speed=None, winograd=False):

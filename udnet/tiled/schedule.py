@@ -95,16 +95,14 @@ class TiledNetwork:
 
         `beside`: bytes that the process holds beside it; `around`: what it holds at once before or after.
         """
-        leanest = plans.leanest(height, width, self.threads)
-        waits = self.folder and height * width >= LARGE
+        about = height, width, self.threads
+        speed = self.speed if self.folder and height * width >= LARGE else None
         if self.limit is None:
-            return plans.leanest(height, width, self.threads, self.speed, self.winograd) if waits else leanest
+            return plans.leanest(*about, speed, self.winograd)
         budget = plans.usable(self.limit - beside) - self.floor
-        found = plans.fit(height, width, self.threads, budget, winograd=self.winograd)
-        if found and waits and not found.keeps_all:
-            found = plans.fit(height, width, self.threads, budget, self.speed, self.winograd)
+        found = plans.fit(*about, budget, speed, self.winograd)
         if found is None or around > budget:
-            least = plans.limit_for(self.floor + SPREAD + max(leanest.bytes, around), beside)
+            least = plans.limit_for(self.floor + SPREAD + max(plans.least(*about, speed), around), beside)
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
         return found
 
