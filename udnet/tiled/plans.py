@@ -39,6 +39,7 @@ WINOGRAD_TIME = 0.8
 WINOGRAD = 26 * MIB
 WINOGRAD_PASSING = 4
 WORTH = 512**2  # pixels: of fewer, its kernels take longer to make than they save in one picture
+COPIED = 2.4e9  # bytes a second between the threads and the scratch file's pieces, as measured
 LEVELS = (BOTTOM, FULL, INNER)
 # The maps that a strip keeps, and how often their size is halved; and what a strip that has them keeps at the least.
 LEVEL_OF = {"quarter": 2, "half": 1, "full": 0, "inner": 0}
@@ -119,8 +120,11 @@ class Plan:
         return {name: computed * (WINOGRAD_TIME if self.winograd else 1) for name, computed in self.passes.items()}
 
     def seconds(self, speed):
-        """How long it takes: the disk works while the threads compute."""
-        return sum(max(work / speed.multiply_adds, self.moved[name] / speed.disk) for name, work in self.work.items())
+        """How long it takes: the disk works while the threads compute, and copy what goes to it and comes from it."""
+        return sum(
+            max(work / speed.multiply_adds + self.moved[name] / COPIED, self.moved[name] / speed.disk)
+            for name, work in self.work.items()
+        )
 
     def __str__(self):
         count, keeping = len(self.strips), sum(kept > NOTHING for _, kept in self.strips)
