@@ -263,7 +263,7 @@ def test_goes_on_after(name, code, grid, tmp_path):
         assert soon(lambda: list(tmp_path.glob("udnet-*"))), "the folder of the one that waits"
         command.send_signal(getattr(signal, name))
         said = command.stderr.read()
-    assert command.returncode == code
+    assert command.returncode == code, said
     assert len(list(tmp_path.glob("udnet-*"))) == (name == "SIGKILL"), "the trial's folder"
     if name == "SIGINT":
         assert said.splitlines()[-1] == "udnet: stopped; what was finished is kept"

@@ -86,6 +86,8 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     from udnet.pictures import reference
     from udnet.system import guard
 
+    if trial.timeline:  # for `_sample`, which waits: Python ends otherwise if Ctrl-C comes while it imports psutil
+        import memory_profiler  # noqa: F401
     chosen = catalogue.find(trial.variant)
     if chosen.missing:
         raise Error(f"{trial.variant} cannot run here: {chosen.missing}")
