@@ -27,9 +27,13 @@ def models(done, threads=scaling.THREADS):
     With a scratch file a tiled schedule is the same, but for its plans: its model is that, and the rate of the disk.
     """
     found, rate = _models(_measured(done, threads)), disk(done)
-    tiled = [model for model in found.values() if model.tiled] if rate else []
-    names = [model.variant.replace("tiled", "scratch") for model in tiled]
-    return found | {name: replace(model, variant=name, disk=rate) for name, model in zip(names, tiled, strict=True)}
+    scratch = [_on_disk(model, rate) for model in found.values() if model.tiled and rate]
+    return found | {model.variant: model for model in scratch}
+
+
+def _on_disk(tiled, rate):
+    """The model of a tiled variant with a scratch file, on a disk of so many bytes a second."""
+    return replace(tiled, variant=tiled.variant.replace("tiled", "scratch"), disk=rate)
 
 
 def disk(done):
@@ -49,7 +53,7 @@ def with_scratch(done, threads=scaling.THREADS):
     beside = costs(tables.read(done.folder / SCRATCH))
     beside = beside[beside.threads == threads]
     tiled = fit(beside[beside.variant == "onnx-tiled"])
-    return beside, {tiled.variant: tiled, "onnx-scratch": replace(tiled, variant="onnx-scratch", disk=disk(done))}
+    return beside, {model.variant: model for model in (tiled, _on_disk(tiled, disk(done)))}
 
 
 def _measured(done, threads):

@@ -52,11 +52,16 @@ class Model:
 
     def plan(self, height, width, limit=None):
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
-        speed = self._speed(np.median(self.rates)) if self.disk else None
         if limit is None:
-            return leanest(height, width, self.threads, speed, self._winograd)
+            return leanest(height, width, self.threads, self._planned_by, self._winograd)
         budget = plans.usable(limit) - self.floor
-        return plans.fit(*images.padded_size(height, width), self.threads, budget, speed, self._winograd)
+        about = budget, self._planned_by, self._winograd
+        return plans.fit(*images.padded_size(height, width), self.threads, *about)
+
+    @property
+    def _planned_by(self):
+        """The `Speed` that plans are made with; None where there is no scratch file to decide on."""
+        return self._speed(np.median(self.rates)) if self.disk else None
 
     @property
     def _winograd(self):
@@ -82,8 +87,7 @@ class Model:
         nan where the whole image is too far beyond what was measured.
         """
         if self.tiled:
-            speed = self._speed(np.median(self.rates)) if self.disk else None
-            needed = self.floor + plans.least(*images.padded_size(height, width), self.threads, speed)
+            needed = self.floor + plans.least(*images.padded_size(height, width), self.threads, self._planned_by)
         else:
             needed = self.peak(height, width) * (1 + max(0.0, self.excess))
         return np.nan if np.isnan(needed) else plans.limit_for(needed) + BESIDE

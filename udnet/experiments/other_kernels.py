@@ -13,7 +13,6 @@ import numpy as np
 
 from udnet import NotMeasured
 from udnet.network import winograd
-from udnet.network.export import OPSET
 from udnet.network.model import SLOPE, WIDTH
 from udnet.system import files
 from udnet.tiled import kernels
@@ -85,9 +84,12 @@ def chain(depth, task):
 def blocked(task):
     """ONNX Runtime's own layout in and out: the graph that it makes of a convolution, without what reorders."""
     import onnx
+    import onnxruntime
 
     with files.temporary_folder() as folder:
-        _session(_direct(task), optimized_model_filepath=str(folder / "made.onnx"))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.optimized_model_filepath = 3, str(folder / "made.onnx")
+        onnxruntime.InferenceSession(_direct(task), options, providers=["CPUExecutionProvider"])
         made = onnx.load(folder / "made.onnx")
     found = [node for node in made.graph.node if node.domain.endswith("nchwc") and node.op_type == "Conv"]
     if not found:
@@ -231,37 +233,17 @@ def _model(nodes, values, channels, channels_out):
     sizes = {"block": (1, channels, "rows + 2", "columns + 2"), "out": (1, channels_out, "rows", "columns")}
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in sizes.items()]
     held = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in values.items()]
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", winograd.OPSET)]
     proto = helper.make_model(
         helper.make_graph(nodes, "convolution", *ends, held), opset_imports=opsets, ir_version=winograd.IR
     )
     return proto.SerializeToString()
 
 
-def _session(model, **settings):
-    """A session of a file with the settings of the schedule's own."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*kernels.SHARED)
-    always = {"intra_op_num_threads": 1, "log_severity_level": 3, "enable_mem_pattern": False}
-    for name, value in (always | settings).items():
-        setattr(options, name, value)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def _runner(model, block, out):
-    """What runs a file from one array, channels x rows x columns, to another, and returns that."""
-    session = _session(model)
-
-    def run():
-        binding = session.io_binding()
-        binding.bind_input("block", "cpu", 0, np.float32, (1, *block.shape), block.ctypes.data)
-        binding.bind_output("out", "cpu", 0, np.float32, (1, *out.shape), out.ctypes.data)
-        session.run_with_iobinding(binding)
-        return out
-
-    return run
+    """What runs a file from one array, channels x rows x columns, to another, as the schedule's own; returns that."""
+    run = kernels.OnnxKernels().by_graph(model)
+    return lambda: run(out, block)
 
 
 KERNELS = {  # by name: the library that computes, what makes it ready

@@ -21,9 +21,9 @@ from udnet import PARITY_LIMIT, Error
 from udnet.network import forms, sessions, stages, winograd
 from udnet.network.checkpoint import load_into, read
 from udnet.network.model import EPS, WIDTH, InferenceUDnet
+from udnet.network.winograd import OPSET
 from udnet.system.files import replacing
 
-OPSET = 18
 TRACED = (2, 3, 64, 96)
 EXPORT_SIZES = ((1, 16, 16), (2, 64, 128), (1, 128, 1024))  # batch, height, width: far from the traced, not square
 CALIBRATION_SIZES = ((64, 96), (128, 96), (192, 128))

@@ -106,7 +106,7 @@ class OnnxKernels:
 
         return replace(direct, run=run)
 
-    def by_graph(self, graph, weights):
+    def by_graph(self, graph, weights=()):
         """What runs a graph of a stage, as bytes, with these weights in place of those that it names."""
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = 1

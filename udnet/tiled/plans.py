@@ -6,7 +6,7 @@ in memory or on a scratch file, which trades the disk for time. `fit` takes the 
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from udnet.system.memory import MIB, mib
@@ -159,6 +159,7 @@ def least(height, width, threads, speed=None):
     return min(plan.bytes for plan in _variations(_even(height, width, threads, *SHAPES[-1]), speed, winograd=False))
 
 
+@lru_cache(maxsize=8)  # who asks what a plan holds asks how long it takes, too
 def fit(height, width, threads, budget, speed=None, winograd=False):
     """The fastest plan among those that hold at most `budget` bytes; None where none does.
 
