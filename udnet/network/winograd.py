@@ -1,8 +1,9 @@
 """Winograd's algorithm for 3x3 convolutions: m outputs from m + 2 products in place of 3 m, between two transforms.
 
-`matrices` gives them for any points; more outputs take fewer products and lose more digits. Down the rows alone a
-transform takes sums of whole rows, which lie one after another in memory, and the products are a 1x3 convolution in
-as many groups as there are products: operators that every runtime has (`graph`). Imports onnx only to make a graph.
+`matrices` gives them for any points; more outputs take fewer products and lose more digits. Here it goes down the rows
+alone, in maps whose rows lie one after another in memory, each with all its channels: then either transform is a
+product with a small matrix, and the products between them are a 1x3 convolution in as many groups (`graph`). Imports
+onnx only to make a graph.
 Winograd, Arithmetic complexity of computations, 1980; Lavin, Gray, Fast algorithms for convolutional neural networks,
 2016.
 """
@@ -41,54 +42,41 @@ def products(points, weight, bias):
 
 
 def graph(points, channels, stage="convolution"):
-    """A stage of `stages` as an ONNX file, as bytes: any columns, rows a multiple of the outputs.
+    """A stage of `stages` as an ONNX file, as bytes: rows x channels x columns, as many rows as the points give.
 
-    It names the weights of `products`, and of a head's last layer, and holds none. Rows are turned by a convolution a
-    product, of each channel by itself: ONNX Runtime runs these, too, in its own layout, so that what comes in is
-    reordered once.
+    It names the weights of `products`, and of a head's last layer, and holds none.
     """
     from onnx import helper
 
     down, _, rows = matrices(points)
     most, count = down.shape
-    held = {
-        **{f"turn{k}": np.tile(row[:, None], (channels, 1, 1, 1)).astype(np.float32) for k, row in enumerate(rows)},
-        "down": down.astype(np.float32),
-        **{"flat": [count, -1], "apart": [most, WIDTH], "joined": [1, WIDTH, -1]},
-    }
+    held = {"rows into": rows.astype(np.float32), "out of": down.astype(np.float32)}
+    held |= {"a row": [count, -1], "a group": [1, count * channels, 1, -1], "as given": [most, WIDTH, -1]}
     named = {"weight": (count * WIDTH, channels, 1, 3), "bias": (count * WIDTH,)}
     nodes = [
-        *(
-            helper.make_node("Conv", ["block", f"turn{k}"], [f"turned{k}"], group=channels, strides=[most, 1])
-            for k in range(count)
-        ),
-        helper.make_node("Concat", [f"turned{k}" for k in range(count)], ["turned"], axis=1),
-        helper.make_node("Conv", ["turned", "weight", "bias"], ["products"], group=count),
-        helper.make_node("Shape", ["products"], ["size"], start=2),
-        helper.make_node("Shape", ["products"], ["columns"], start=3),
-        helper.make_node("Concat", ["apart", "size"], ["apart by size"], axis=0),
-        helper.make_node("Concat", ["joined", "columns"], ["joined by columns"], axis=0),
-        helper.make_node("Reshape", ["products", "flat"], ["a product a row"]),
-        helper.make_node("MatMul", ["down", "a product a row"], ["an output a row"]),
-        helper.make_node("Reshape", ["an output a row", "apart by size"], ["outputs"]),
-        helper.make_node("Transpose", ["outputs"], ["in turn"], perm=[1, 2, 0, 3]),
-        helper.make_node("Reshape", ["in turn", "joined by columns"], ["sum"]),
+        helper.make_node("Reshape", ["block", "a row"], ["in"]),
+        helper.make_node("MatMul", ["rows into", "in"], ["factors"]),
+        helper.make_node("Reshape", ["factors", "a group"], ["grouped"]),
+        helper.make_node("Conv", ["grouped", "weight", "bias"], ["products"], group=count),
+        helper.make_node("Reshape", ["products", "a row"], ["ungrouped"]),
+        helper.make_node("MatMul", ["out of", "ungrouped"], ["sums"]),
+        helper.make_node("Reshape", ["sums", "as given"], ["sum"]),
     ]
     if stage == "convolution":
         nodes.append(helper.make_node("LeakyRelu", ["sum"], ["out"], alpha=SLOPE))
     else:
         nodes.append(helper.make_node("Add", ["sum", "rows"], ["out" if stage == "residual" else "added"]))
     if stage == "head":
-        named |= {"last_weight": (3, WIDTH, 1, 1), "last_bias": (3,)}
+        named |= {"last_weight": (3, WIDTH, 1), "last_bias": (3,)}
         nodes.append(helper.make_node("Conv", ["added", "last_weight", "last_bias"], ["out"]))
-    return _file(nodes, held, named, channels, stage, 3 if stage == "head" else WIDTH)
+    ends = {"block": (count, channels, "columns + 2"), "rows": (most, WIDTH, "columns")}
+    if stage == "convolution":
+        del ends["rows"]
+    return _file(nodes, held, named, stage, ends, {"out": (most, 3 if stage == "head" else WIDTH, "columns")})
 
 
-def _file(nodes, held, named, channels, stage, channels_out):
+def _file(nodes, held, named, stage, *ends):
     from onnx import TensorProto, external_data_helper, helper, numpy_helper
-
-    def end(name, count, more=""):
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, count, f"rows{more}", f"columns{more}"))
 
     weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()]
     for name, shape in named.items():  # said to lie in a file, as ONNX Runtime asks of what it is to replace
@@ -96,7 +84,9 @@ def _file(nodes, held, named, channels, stage, channels_out):
         external_data_helper.set_external_data(given, "weights", 0, len(given.raw_data))
         given.ClearField("raw_data")
         weights.append(given)
-    inputs = [end("block", channels, " + 2"), *([] if stage == "convolution" else [end("rows", WIDTH)])]
-    about = helper.make_graph(nodes, stage, inputs, [end("out", channels_out)], weights)
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in side.items()] for side in ends
+    )
+    about = helper.make_graph(nodes, stage, inputs, outputs, weights)
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(about, opset_imports=opsets, ir_version=IR).SerializeToString()

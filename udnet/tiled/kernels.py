@@ -15,7 +15,6 @@ from udnet.network import winograd
 from udnet.system.memory import MIB
 
 GRAPHS = Path(__file__).parent / "graphs"  # of `network.stages`, as `export.export_stages` writes them
-AT_ONCE = len(winograd.FOUR) - 1  # rows that a graph of `winograd` gives at once
 SHARED = "session.use_env_allocators", "1"  # what a session asks with for the arena of `share_arena`
 
 
@@ -35,6 +34,7 @@ class TorchKernels:
     """By the modules of `stages` in PyTorch, channels last in memory."""
 
     START = 28 * MIB  # what the first run adds that is no picture's, as measured
+    AT_ONCE = 1  # rows, at the least
 
     def __init__(self):
         import torch
@@ -71,6 +71,7 @@ class OnnxKernels:
     """By ONNX Runtime: a session a convolution, of the graphs of `stages`, with these weights in place of theirs."""
 
     START = 8 * MIB
+    AT_ONCE = 1
 
     def __init__(self):
         import onnxruntime
@@ -89,25 +90,24 @@ class OnnxKernels:
 
     def make(self, stage, *weights):
         """The kernel of a stage with these weights, by their order in `stages`."""
-        run = self.by_graph((GRAPHS / f"{stage}{weights[0].shape[1]}.onnx").read_bytes(), weights)
-        return Kernel(run, weights[0].shape[1], len(weights[-1]))
-
-    def make_winograd(self, stage, *weights):
-        """The same, by Winograd's algorithm down the rows where their number allows it: faster, in more memory."""
-        direct = self.make(stage, *weights)
-        path = GRAPHS / f"{stage}{direct.channels}-winograd.onnx"
-        if not path.exists():  # of three channels there is little to compute
-            return direct
-        products = winograd.products(winograd.FOUR, *weights[:2])
-        faster = self.by_graph(path.read_bytes(), [*products, *weights[2:]])
+        graph = self.by_graph(_shipped(f"{stage}{weights[0].shape[1]}"), weights)
 
         def run(out, *arrays):
-            return (direct.run if out.shape[1] % AT_ONCE else faster)(out, *arrays)
+            graph(out[None], *(np.ascontiguousarray(one[None]) for one in arrays))
+            return out
 
-        return replace(direct, run=run)
+        return Kernel(run, weights[0].shape[1], len(weights[-1]))
+
+    @staticmethod
+    def winograd():
+        """The kernels that are faster, in more memory."""
+        return WinogradKernels()
 
     def by_graph(self, graph, weights=()):
-        """What runs a graph of a stage, as bytes, with these weights in place of those that it names."""
+        """What runs a graph of a stage, as bytes, with these weights in place of those that it names.
+
+        `run(out, *arrays)` takes its inputs in order and fills `out`, which is contiguous.
+        """
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
@@ -120,16 +120,59 @@ class OnnxKernels:
         names = [one.name for one in session.get_inputs()]
 
         def run(out, *arrays):
-            arrays = [np.ascontiguousarray(one) for one in arrays]
             binding = session.io_binding()
             for name, one in zip(names, arrays, strict=True):
-                binding.bind_input(name, "cpu", 0, np.float32, (1, *one.shape), one.ctypes.data)
-            binding.bind_output("out", "cpu", 0, np.float32, (1, *out.shape), out.ctypes.data)
+                binding.bind_input(name, "cpu", 0, np.float32, one.shape, one.ctypes.data)
+            binding.bind_output("out", "cpu", 0, np.float32, out.shape, out.ctypes.data)
             session.run_with_iobinding(binding)
-            return out
 
         run.held = values  # the session does not hold them
         return run
+
+
+class WinogradKernels(OnnxKernels):
+    """By ONNX Runtime and Winograd's algorithm, a few rows at a time; maps have their rows one after another."""
+
+    AT_ONCE = len(winograd.FOUR) - 1
+
+    @staticmethod
+    def arranged(flat, channels, rows, columns):
+        """A flat array as channels x rows x columns, every row in one piece."""
+        return _rows_first(flat.reshape(rows, channels, columns))
+
+    def make(self, stage, *weights):
+        """The kernel of a stage with these weights, by their order in `stages`."""
+        channels, channels_out = weights[0].shape[1], len(weights[-1])
+        if channels == 3:  # there is little to compute
+            direct = super().make(stage, *weights)
+            return replace(direct, run=lambda out, block: direct.run(_rows_first(out).reshape(out.shape), block))
+        held = [*winograd.products(winograd.FOUR, *weights[:2]), *(one.reshape(one.shape[:3]) for one in weights[2:])]
+        graph = self.by_graph(_shipped(f"{stage}{channels}-winograd"), held)
+
+        def run(out, *arrays):
+            count = out.shape[1]
+            most = max(count, self.AT_ONCE)
+            out, block, *rows = (_of_rows(_rows_first(one), most - count) for one in (out, *arrays))
+            for top in (*range(0, most - self.AT_ONCE, self.AT_ONCE), most - self.AT_ONCE):  # the last ones may overlap
+                end = top + self.AT_ONCE
+                graph(out[top:end], block[top : end + 2], *(one[top:end] for one in rows))
+            return _rows_first(out[:count])
+
+        return Kernel(run, channels, channels_out)
+
+
+def _of_rows(one, more):
+    """A contiguous array with so many more rows, of zeros."""
+    return np.pad(one, ((0, more), (0, 0), (0, 0))) if more else np.ascontiguousarray(one)
+
+
+def _rows_first(one):
+    """Channels x rows x columns as rows x channels x columns, or back."""
+    return one.transpose(1, 0, 2)
+
+
+def _shipped(name):
+    return (GRAPHS / f"{name}.onnx").read_bytes()
 
 
 RUNTIMES = {"pytorch": TorchKernels, "onnx": OnnxKernels}

@@ -33,11 +33,9 @@ PASSING = {"decode": (9, 9, 9, 9), "normalise": (16, 12, 11, 11), "finish": (18,
 WAITING = 8  # as is how many rows of each wait
 LEAST = 64  # columns of a strip: below, it computes more beside its own columns than in them
 ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not take the same every time
-# Winograd's algorithm: the time of a picture over the direct method's, and what is held more, as measured: the weights
-# of the products, and in a call rows of so many maps.
-WINOGRAD_TIME = 0.8
-WINOGRAD = 26 * MIB
-WINOGRAD_PASSING = 4
+# Winograd's algorithm: the time of a picture over the direct method's, and what its kernels hold more, as measured.
+WINOGRAD_TIME = 0.7
+WINOGRAD = 14 * MIB
 WORTH = 512**2  # pixels: of fewer, its kernels take longer to make than they save in one picture
 COPIED = 2.4e9  # bytes a second between the threads and the scratch file's pieces, as measured
 LEVELS = (BOTTOM, FULL, INNER)
@@ -80,12 +78,7 @@ class Plan:
         for name in PASSING:  # what all strips keep, and what those that run need besides
             kept, passing = zip(*(strip[name] for strip in strips), strict=True)
             held = max(held, sum(kept) + at_once * max(passing))
-        return always + moments + held + (WINOGRAD + at_once * self._winograd_call) * self.winograd
-
-    @property
-    def _winograd_call(self):
-        """What a call of a kernel by Winograd's algorithm holds more than another."""
-        return WINOGRAD_PASSING * PIXEL * self.rows * max(own[1] - own[0] for own, _ in self.strips)
+        return always + moments + held + WINOGRAD * self.winograd
 
     @cached_property
     def multiply_adds(self):

@@ -46,6 +46,7 @@ from udnet.tiled.streams import (
     WindowSums,
     Workspace,
     exhaust,
+    gather,
     inside,
     split,
     stream,
@@ -82,8 +83,8 @@ class TiledNetwork:
 
     def __init__(self, kernels, weights, threads, limit=None, folder=None):
         self.new, self.weights, self.threads, self.limit, self.folder = kernels, weights, threads, limit, folder
-        self.kernels = {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in NAMES}
-        self.winograd = hasattr(kernels, "make_winograd")
+        self.kernels = self._made_by(kernels)
+        self.winograd = hasattr(kernels, "winograd")
         self.floor = memory.resident() + kernels.START
 
     def plan_for(self, header):
@@ -129,9 +130,13 @@ class TiledNetwork:
         return SHARE * WIDTH * plans.CONV * rows * columns / taken
 
     @cached_property
-    def winograd_kernels(self):
-        """The kernels by Winograd's algorithm: made once a plan asks for them."""
-        return {name: self.new.make_winograd("convolution", *self.weight_and_bias(name)) for name in NAMES}
+    def by_winograd(self):
+        """What makes kernels by Winograd's algorithm, and its `kernels`: made once a plan asks for them."""
+        new = self.new.winograd()
+        return new, self._made_by(new)
+
+    def _made_by(self, kernels):
+        return {name: kernels.make("convolution", *self.weight_and_bias(name)) for name in NAMES}
 
     def weight_and_bias(self, name):
         """The two tensors of a convolution."""
@@ -207,11 +212,10 @@ class _Picture:
     """One picture on its way through the passes; height and width are multiples of 8."""
 
     def __init__(self, network, plan, read, pool, advance, file=None, kernels=None):
-        self.network, self.new, self.plan, self.read = network, network.new, plan, read
+        self.network, self.plan, self.read = network, plan, read
+        self.new, own = network.by_winograd if plan.winograd else (network.new, network.kernels)
         self.pool, self.advance, self.file = pool, advance, file
         self.height, self.width = plan.height, plan.width
-        self.make = network.new.make_winograd if plan.winograd else network.new.make
-        own = network.winograd_kernels if plan.winograd else network.kernels
         self.kernels = dict(kernels or own)  # those whose weights depend on the picture join them
         self.workspaces, self.given_up = threading.local(), False
         self.eighth = self.new_map((0, self.width >> 3), 3)
@@ -295,8 +299,8 @@ class _Picture:
         return self.file.map(name, WIDTH, self.height >> level, window, self.plan.rows)
 
     def rows(self, level):
-        """How many rows of a level's maps come of the rows of the picture that enter at once."""
-        return max(1, self.plan.rows >> level)
+        """How many rows of a level's maps are computed at once: what comes of those of the picture that enter."""
+        return max(self.new.AT_ONCE, self.plan.rows >> level)
 
     # --- what the sums decide, folded into weights ---
 
@@ -312,7 +316,7 @@ class _Picture:
         shift = self.layer("conv_u", u) - means * gain
         weight, bias = self.network.weight_and_bias("pr_UpConv1.conv.1")
         bias = bias + np.einsum("oiyx,i->o", weight, shift)  # a border of reflections has the same shift
-        self.kernels["pr_UpConv1.conv.1"] = self.make("convolution", weight * gain[:, None, None], bias)
+        self.kernels["pr_UpConv1.conv.1"] = self.new.make("convolution", weight * gain[:, None, None], bias)
 
     def fold_attention(self, block, sums):
         """A block's attention, into the weights of its second convolution."""
@@ -324,9 +328,9 @@ class _Picture:
         scale = 1 / (1 + np.exp(-excited))
         folded = weight * scale[:, None, None, None], bias * scale
         if block == "out_conv.1":
-            kernel = self.make("head", *folded, *self.network.weight_and_bias("out_conv.2"))
+            kernel = self.new.make("head", *folded, *self.network.weight_and_bias("out_conv.2"))
         else:
-            kernel = self.make("residual", *folded)
+            kernel = self.new.make("residual", *folded)
         self.kernels[f"{block}.body.4"] = kernel
 
     def layer(self, name, values):
@@ -418,6 +422,7 @@ class _Strip:
         for level in range(deepest + 1):
             if level:
                 rows = stream(Pool(self.picture.workspace, level), rows)
+                rows = gather(rows, self.picture.rows(level), self.picture.workspace, ("encoder", level))
             rows = self.twice(f"pr_encoder.conv{level + 1}", rows, self.windows.encoded(level, deepest), level)
             rows = note(level, rows)
         return rows
@@ -444,15 +449,16 @@ class _Strip:
     def upsampled(self, level, skips):
         """The decoder's map of the level above this one's, at this one's size."""
         picture, window = self.picture, self.windows.above(level)
+        at_once = max(1, picture.rows(level) // 2)
         if level == 2:
-            rows = picture.eighth.read(window, picture.rows(3))
+            rows = picture.eighth.read(window, at_once)
         elif self.decoded and level + 1 in self.maps:
             rows = self.read(self.maps[1], window, 1)
         else:
             rows = self.joined(level + 1, skips)
         height, width = picture.height >> level + 1, picture.width >> level + 1
         step = Upsample(height, width, window, picture.workspace, ("upsampled", level))
-        rows = stream(step, split(rows, picture.rows(level + 1)))
+        rows = stream(step, split(rows, at_once))
         return (inside(rows, self.windows.skip(level), step.output) for rows in rows)
 
     def joined(self, level, skips):

@@ -10,6 +10,8 @@ import numpy as np
 
 from udnet.system import memory
 
+PASSING = "passing"  # the array of a strip that every step may work in until it gives its rows
+
 
 def stream(step, source):
     """The rows that a step gives for those of a source; where it gives None, it waits for more."""
@@ -32,6 +34,22 @@ def split(source, most):
         rows = rows.copy("K") if rows.shape[1] > most else rows  # what follows works in the same arrays
         for start in range(0, rows.shape[1], most):
             yield rows[:, start : start + most]
+
+
+def gather(source, least, workspace, name):
+    """A stream of no fewer than so many rows at once, but for the last."""
+    held = None
+    for rows in source:
+        if held is not None:
+            rows = workspace.joined((name, "gathered"), held, rows)
+        held = None
+        if rows.shape[1] >= least:
+            yield rows
+        else:
+            held = workspace.array((name, "held"), *rows.shape)
+            held[:] = rows
+    if held is not None:
+        yield held
 
 
 # --- windows ---
@@ -116,7 +134,7 @@ class Convolution:
         bottom = int(self.seen == self.height)
         start, stop = top + held, top + held + n
         shape = self.kernel.channels, stop + bottom, self.left + width + self.right
-        block = self.workspace.array("block", *shape)
+        block = self.workspace.array(PASSING, *shape)
         if self.carry is None:
             self.carry = self.workspace.array((self.name, "carry"), shape[0], 2, shape[2])
         block[:, top:start] = self.carry[:, :held]
@@ -160,7 +178,7 @@ class Pool:
             self.carry[:] = rows[:, -1:]
         if not pairs:
             return None
-        tall = self.workspace.array((self.name, "tall"), channels, pairs, columns)
+        tall = self.workspace.array(PASSING, channels, pairs, columns)
         np.maximum(rows[:, 0 : 2 * pairs : 2], rows[:, 1 : 2 * pairs : 2], out=tall)
         out = self.workspace.array((self.name, "out"), channels, pairs, columns // 2)
         return np.maximum(tall[:, :, 0::2], tall[:, :, 1::2], out=out)
@@ -205,15 +223,14 @@ class Upsample:
         pairs = rows.shape[axis] - 1
         shape = list(rows.shape)
         shape[axis] = pairs
-        difference = self.workspace.array((self.name, "difference", axis), *shape)
+        difference, part = self.workspace.array("difference", *shape), self.workspace.array(PASSING, *shape)
         shape[axis] = first + 2 * pairs + last
         out = self.workspace.array((self.name, "out", axis), *shape)
         one = rows[cut(pairs)]
         np.subtract(rows[cut(1, None)], one, out=difference)
         for place, weight in enumerate(weights):
-            target = out[cut(first + place, first + 2 * pairs, 2)]
-            np.multiply(difference, weight, out=target)
-            target += one
+            np.multiply(difference, weight, out=part)
+            np.add(part, one, out=out[cut(first + place, first + 2 * pairs, 2)])  # every other value: once is enough
         if first:
             out[cut(1)] = rows[cut(1)]
         if last:
@@ -232,7 +249,7 @@ class Tap:
 
     def __init__(self, source, workspace, name):
         self.source = iter(source)
-        self.buffer = None
+        self.buffer = None  # goes round: row n of the stream lies in row n modulo its rows
         self.start = self.stop = 0  # of the rows in it that wait to be taken
         self.workspace, self.name = workspace, (name, "tap")
 
@@ -245,20 +262,43 @@ class Tap:
         while self.stop - self.start < n:
             self._note(next(self.source))
         self.start += n
-        return self.buffer[:, self.start - n : self.start]
+        parts = self._parts(self.start - n, self.start)
+        return self.workspace.joined((self.name, "round"), *parts) if len(parts) > 1 else parts[0]
+
+    def _parts(self, start, stop):
+        """Rows of the stream where they lie in the buffer: in one part, or in two."""
+        size = self.buffer.shape[1]
+        first = start % size
+        end = first + stop - start
+        parts = self.buffer[:, first : min(end, size)], self.buffer[:, : max(0, end - size)]
+        return [part for part in parts if part.shape[1]]
 
     def _note(self, rows):
         n, waiting = rows.shape[1], self.stop - self.start
-        if self.buffer is None or self.stop + n > self.buffer.shape[1]:
-            old = self.buffer
-            if old is None or waiting + n > old.shape[1]:
-                self.buffer = self.workspace.longest(self.name, len(rows), waiting + n, rows.shape[2])
-            if waiting:
-                self.buffer[:, :waiting] = old[:, self.start : self.stop]  # NumPy minds the overlap
-            self.start, self.stop = 0, waiting
-        self.buffer[:, self.stop : self.stop + n] = rows
-        self.stop += n
+        if self.buffer is None or waiting + n > self.buffer.shape[1]:
+            parts = self._parts(self.start, self.stop) if waiting else []
+            self.buffer = self.workspace.longest(self.name, len(rows), waiting + n, rows.shape[2])
+            self._begin(parts)
+        elif waiting <= n and self.stop % self.buffer.shape[1] + n > self.buffer.shape[1]:
+            parts = self._parts(self.start, self.stop)
+            if len(parts) < 2:
+                self._begin(parts)  # so few are sooner moved to the front than joined when they are taken
+        self._put(rows)
         return rows
+
+    def _begin(self, parts):
+        """Rows that wait, at the front of the buffer."""
+        self.start = self.stop = 0
+        for part in parts:
+            self._put(part)
+
+    def _put(self, rows):
+        n, size = rows.shape[1], self.buffer.shape[1]
+        first = self.stop % size
+        within = min(n, size - first)
+        self.buffer[:, first : first + within] = rows[:, :within]  # NumPy minds the overlap
+        self.buffer[:, : n - within] = rows[:, within:]
+        self.stop += n
 
 
 class Map:
