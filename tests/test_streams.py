@@ -29,9 +29,10 @@ def whole(rows):
     return np.concatenate([one.copy() for one in rows], axis=1)
 
 
-@pytest.fixture
-def workspace():
-    return Workspace(kernels.OnnxKernels.arranged)
+@pytest.fixture(params=[kernels.OnnxKernels, kernels.TorchKernels, kernels.WinogradKernels])
+def workspace(request):
+    """Arrays in each layout that the kernels like best."""
+    return Workspace(request.param.arranged)
 
 
 @pytest.mark.parametrize("sizes", CUTS)
@@ -69,11 +70,11 @@ def test_upsampling_with_aligned_corners(workspace, sizes, own):
 
 
 @pytest.mark.parametrize("sizes", CUTS)
-def test_moments_of_values_far_from_zero(sizes):
+def test_moments_of_values_far_from_zero(workspace, sizes):
     x = random(3, 11, 12) * 1e-3 + 7
     moments = Moments(3, 11, 12)
     for own in ((0, 5), (5, 12)):
-        streams.exhaust(stream(moments.of(own, (0, 12)), cut(x, sizes)))
+        streams.exhaust(stream(moments.of(own, (0, 12), workspace), cut(x, sizes)))
     exact = x.astype(float)
     np.testing.assert_allclose(moments.variance(), exact.var(axis=(1, 2)), rtol=1e-3)
     mean, spread = moments.latent()
@@ -93,17 +94,40 @@ def test_the_mean_of_a_convolution_from_sums_of_its_input(sizes, height, width):
     np.testing.assert_allclose(sums.mean(weight, bias), y.double().mean((0, 2, 3)).numpy(), atol=1e-5)
 
 
-def test_a_tap_gives_each_row_twice(workspace):
-    x = random(2, 40, 3)
-    tap = Tap(cut(x, (3, 4)), workspace, "tap")
-    ahead, behind = [], []
-    for rows in tap.ahead():
-        ahead.append(rows.copy())
-        if sum(one.shape[1] for one in ahead) > 12:
-            behind.append(tap.take(2).copy())
-    behind.append(tap.take(40 - sum(one.shape[1] for one in behind)).copy())
-    np.testing.assert_array_equal(whole(ahead), x)
-    np.testing.assert_array_equal(whole(behind), x)
+@pytest.mark.parametrize("lag", [0, 2, 5, 12, 30])
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_a_tap_gives_each_row_twice(workspace, lag, most):
+    x = random(2, 60, 3)
+    for _ in range(2):  # in the arrays that the last one left
+        tap = Tap(cut(x, (3, 4)), workspace, "tap")
+        ahead, behind, waiting = [], [], 0
+        for rows in tap.ahead():
+            ahead.append(rows.copy())
+            waiting += rows.shape[1]
+            while waiting >= lag + most:
+                behind.append(tap.take(most).copy())
+                waiting -= most
+        if waiting:
+            behind.append(tap.take(waiting).copy())
+        np.testing.assert_array_equal(whole(ahead), x)
+        np.testing.assert_array_equal(whole(behind), x)
+
+
+def test_a_tap_that_lags_holds_what_waits_and_one_piece(workspace):
+    tap = Tap(cut(random(2, 60, 3), (4,)), workspace, "tap")
+    for place, _ in enumerate(tap.ahead()):
+        if place >= 5:
+            tap.take(4)
+    assert tap.buffer.shape[1] == 24
+
+
+@pytest.mark.parametrize("sizes", CUTS)
+@pytest.mark.parametrize("least", [1, 4])
+def test_gathering_gives_no_fewer_rows_but_for_the_last(workspace, sizes, least):
+    x = random(2, 11, 3)
+    pieces = [one.copy() for one in streams.gather(cut(x, sizes), least, workspace, "few")]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), x)
+    assert all(one.shape[1] >= least for one in pieces[:-1])
 
 
 def test_a_map_is_overwritten_behind_its_reader():

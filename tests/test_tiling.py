@@ -189,7 +189,7 @@ def test_a_runtime_that_has_such_kernels_uses_them(tiled):
         network = schedule.TiledNetwork(tiled[name].new, tiled[name].weights, 2)
         network.limit = network.floor + 2000 * MIB
         assert network.plan(512, 512).winograd == has and not network.plan(512, 504).winograd
-        assert "winograd_kernels" not in vars(network), "made for the first picture that needs them"
+        assert "by_winograd" not in vars(network), "made for the first picture that needs them"
 
 
 @pytest.mark.parametrize("kept", [plans.NOTHING, plans.BOTTOM, plans.FULL, plans.INNER])

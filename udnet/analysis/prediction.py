@@ -65,7 +65,7 @@ class Model:
 
     @property
     def _winograd(self):
-        return hasattr(kernels.RUNTIMES[catalogue.find(self.variant).runtime], "make_winograd")
+        return hasattr(kernels.RUNTIMES[catalogue.find(self.variant).runtime], "winograd")
 
     def _speed(self, rate):
         return plans.Speed(1 / rate, self.disk or np.inf, np.inf)

@@ -6,9 +6,7 @@ the yardstick is a product of matrices in NumPy. A kernel that cannot be run her
 """
 
 import json
-import os
 import random
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -17,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from udnet import NotMeasured
 from udnet.analysis import scaling
+from udnet.experiments import jobs
 from udnet.experiments.other_kernels import KERNELS, OWN, Task
 from udnet.network.model import WIDTH
-from udnet.system import files
 
 FILE = "convolutions.csv"
 YARDSTICK = "product of matrices"
@@ -36,14 +33,8 @@ MATRIX_SIDE = 2048
 
 def run(folder, repeats=3, blocks=BLOCKS, calls=25, progress=True):
     """Measure every kernel on every block into `convolutions.csv` of a folder, and return it; what is there is kept."""
-    path = Path(folder) / FILE
-    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
-    done = set(table[JOB].itertuples(index=False, name=None))
-    todo = [job for repeat, block in product(range(repeats), blocks) if (job := (*block, repeat)) not in done]
-    for job in tqdm(todo, desc="convolutions", disable=not progress or not todo):
-        rows = pd.DataFrame(_fresh(*job, calls), columns=COLUMNS)
-        table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        files.write_csv(path, table.astype({"operations": "Int64"}))
+    todo = [(*block, repeat) for repeat, block in product(range(repeats), blocks)]
+    jobs.run(Path(folder) / FILE, COLUMNS, todo, lambda *job: jobs.fresh(__spec__.name, *job, calls), progress)
     return read(folder)
 
 
@@ -76,10 +67,9 @@ def compared(table):
 
 def measure(channels, rows, columns, repeat, calls):
     """Every kernel on one block, in another order each time; its rows."""
-    task, about = Task(channels, rows, columns), dict(zip(JOB, (channels, rows, columns, repeat), strict=True))
-    left, right = np.random.default_rng(0).random((2, MATRIX_SIDE, MATRIX_SIDE), np.float32)
+    task = Task(channels, rows, columns)
     found = {YARDSTICK: {"library": _version("numpy"), "operations": 2 * MATRIX_SIDE**3}}
-    ready = {YARDSTICK: lambda: left @ right}
+    ready = {YARDSTICK: product_of_matrices()}
     for name, (library, make) in KERNELS.items():
         try:
             kernel = make(task)
@@ -95,7 +85,13 @@ def measure(channels, rows, columns, repeat, calls):
             seconds[name].append(_time(ready[name]))
     for name, its in seconds.items():
         found[name] |= {edge: float(np.quantile(its, share)) for edge, share in QUARTILES.items()}
-    return [about | {"kernel": name} | row for name, row in found.items()]
+    return [{"kernel": name} | row for name, row in found.items()]
+
+
+def product_of_matrices():
+    """The yardstick, to be run: `2 * MATRIX_SIDE**3` operations."""
+    left, right = np.random.default_rng(0).random((2, MATRIX_SIDE, MATRIX_SIDE), np.float32)
+    return lambda: left @ right
 
 
 def _time(run):
@@ -107,13 +103,6 @@ def _time(run):
 
 def _version(library):
     return f"{library} {metadata.version(library)}"
-
-
-def _fresh(*job):
-    """What `measure` returns in a fresh process, on one thread."""
-    command = [sys.executable, "-m", "udnet.experiments.convolutions", json.dumps(job)]
-    environment = os.environ | {"PYTHONPATH": files.python_path(), "OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
 if __name__ == "__main__":

@@ -163,10 +163,18 @@ def rows(points, task):
 
 
 def graph(points, task):
-    """All of it in one graph of ONNX Runtime."""
-    weights = winograd.products(points, task.weight, task.bias)
-    run = kernels.OnnxKernels().by_graph(winograd.graph(points, task.channels), weights)
-    return Ready(lambda: run(task.out, task.block), task.block)
+    """All of it in one graph of ONNX Runtime, a few rows at a time, in maps with their rows one after another."""
+    run = kernels.OnnxKernels().by_graph(
+        winograd.graph(points, task.channels), winograd.products(points, task.weight, task.bias)
+    )
+    most, block = len(points) - 1, np.ascontiguousarray(task.block.transpose(1, 0, 2))
+    out = task.out.reshape(task.rows, WIDTH, task.columns)
+
+    def every():
+        for top in range(0, task.rows, most):
+            run(out[top : top + most], block[top : top + most + 2])
+
+    return Ready(every, task.block, lambda _: out.transpose(1, 0, 2))
 
 
 def _by_rows(points, weight, bias):
@@ -243,7 +251,12 @@ def _model(nodes, values, channels, channels_out):
 def _runner(model, block, out):
     """What runs a file from one array, channels x rows x columns, to another, as the schedule's own; returns that."""
     run = kernels.OnnxKernels().by_graph(model)
-    return lambda: run(out, block)
+
+    def once():
+        run(out[None], block[None])
+        return out
+
+    return once
 
 
 KERNELS = {  # by name: the library that computes, what makes it ready

@@ -164,8 +164,11 @@ def fit(height, width, threads, budget, speed=None, winograd=False):
 
 
 def _variations(plan, speed, winograd):
-    """A plan, with each level on a scratch file that has room for it, with either kind of kernels."""
-    worth = winograd and plan.height * plan.width >= WORTH
+    """A plan, with each level on a scratch file that has room for it, with either kind of kernels.
+
+    Those by Winograd's algorithm take a few rows at a time whatever enters: more would be held for nothing.
+    """
+    worth = winograd and plan.height * plan.width >= WORTH and plan.rows == SHAPES[-1][1]
     for level in (NOTHING, *LEVELS) if speed else (NOTHING,):
         for kind in (False, True) if worth else (False,):
             one = replace(plan, scratch=level, winograd=kind)

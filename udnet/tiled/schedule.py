@@ -360,7 +360,7 @@ class _Strip:
         def note(level, rows):
             window = windows.encoded(level, 2)
             if level == 0:
-                rows = stream(moments.of(self.own, window), rows)
+                rows = stream(moments.of(self.own, window, self.picture.workspace), rows)
             name = ("full", "half", "quarter")[level]
             if self.kept >= plans.KEPT_BY[name]:
                 self.maps[level] = self.picture.kept_map(name, self, windows.skip(level))
@@ -375,7 +375,8 @@ class _Strip:
 
     def decode(self, moments):
         """The decoder up to the norm: the column sums of what it upsamples."""
-        self.picture.exhaust(stream(moments.of(self.own, self.windows.skip(0)), self.upsampled(0, self.skips(1))))
+        note = moments.of(self.own, self.windows.skip(0), self.picture.workspace)
+        self.picture.exhaust(stream(note, self.upsampled(0, self.skips(1))))
         self.decoded = True
         self.maps.pop(2, None)
 
@@ -422,7 +423,7 @@ class _Strip:
         for level in range(deepest + 1):
             if level:
                 rows = stream(Pool(self.picture.workspace, level), rows)
-                rows = gather(rows, self.picture.rows(level), self.picture.workspace, ("encoder", level))
+                rows = gather(rows, self.picture.new.AT_ONCE, self.picture.workspace, level)
             rows = self.twice(f"pr_encoder.conv{level + 1}", rows, self.windows.encoded(level, deepest), level)
             rows = note(level, rows)
         return rows

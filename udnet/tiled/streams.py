@@ -337,7 +337,7 @@ class Moments:
         self.mean = np.zeros((channels, width))
         self.squares = np.zeros((channels, width))
 
-    def of(self, own, window):
+    def of(self, own, window, workspace):
         """A step that takes in its own columns of a stream with this window, and gives the rows on."""
         columns = slice(*own)
         seen = 0
@@ -347,7 +347,7 @@ class Moments:
             rows = inside(given, own, window)
             n = rows.shape[1]
             mean = rows.mean(axis=1)
-            difference = rows - mean[:, None]
+            difference = np.subtract(rows, mean[:, None], out=workspace.array(PASSING, *rows.shape))
             squares = np.einsum("cnw,cnw->cw", difference, difference)
             step = mean - self.mean[:, columns]  # Chan, Golub, LeVeque 1979
             self.mean[:, columns] += step * (n / (seen + n))
