@@ -516,7 +516,7 @@ def workbench(tmp_path, monkeypatch):
 
 
 MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
-MEASURED += [("levers", "measure"), ("photographs", "run"), ("convolutions", "run")]
+MEASURED += [("levers", "measure"), ("photographs", "run"), ("convolutions", "run"), ("steps", "run")]
 
 
 def git(repo, *arguments):

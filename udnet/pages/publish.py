@@ -22,6 +22,7 @@ from udnet.experiments import (
     photographs,
     proofs,
     quality,
+    steps,
 )
 from udnet.pages import notebooks, report
 from udnet.system import files, machine
@@ -46,6 +47,7 @@ TABLES = {
     "capacity.csv": "predicted peaks under real limits, a little over them and well under",
     "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
+    "steps.csv": "the seconds of the tiled schedule's threads by step",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
@@ -126,6 +128,7 @@ def publish():
     audit.run(done.folder)
     locality.run(done.folder)
     convolutions.run(done.folder)
+    steps.run(done.folder)
     quality.run(done.folder)
     study.run("large", done.folder / capacity.LARGE)
     study.run("scratch", done.folder / capacity.SCRATCH)
