@@ -297,7 +297,13 @@ def test_the_folder(tmp_path, monkeypatch):
         scratch.find(tmp_path / "no")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     assert scratch.find() == tmp_path
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(Error, match=r"no folder for a scratch file \(it is no folder\)"):
+        scratch.find(__file__)
+
+    def refused(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     assert scratch.find() is None, "without a word: it was not asked for"
     with pytest.raises(Error, match="it cannot be written"):
         scratch.find(tmp_path)

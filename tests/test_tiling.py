@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import subprocess
 import sys
 import weakref
@@ -190,6 +191,30 @@ def test_a_runtime_that_has_such_kernels_uses_them(tiled):
         network.limit = network.floor + 2000 * MIB
         assert network.plan(512, 512).winograd == has and not network.plan(512, 504).winograd
         assert "by_winograd" not in vars(network), "made for the first picture that needs them"
+
+
+def test_kernels_that_an_earlier_picture_made_count(tiled, monkeypatch):
+    network = schedule.TiledNetwork(tiled["onnx"].new, tiled["onnx"].weights, 2)
+    monkeypatch.setattr(plans, "WINOGRAD", 20 * MIB)
+    network.limit = network.floor + 600 * MIB
+    before = network.plan(504, 512)
+    network.limit = math.ceil((network.floor + before.bytes) / (1 - plans.ROOM)) + 1
+    assert network.plan(504, 512) == before and not before.winograd
+    assert network.by_winograd, "as by running a larger picture"
+    assert network.plan(504, 512).bytes <= before.bytes - plans.WINOGRAD
+
+
+def test_one_network_keeps_to_its_limit_whatever_sizes_come(files):
+    code = (
+        "import numpy as np; from udnet.system import memory; from udnet.variants import compared;"
+        f"network = compared.load_onnx_tiled(2, {str(files['arrays'])!r});"
+        "network.limit = round((network.floor + 80 * memory.MIB) / 0.98);"
+        "sizes = (512, 512), (504, 512), (400, 400), (384, 600), (304, 704), (512, 512);"
+        "[network.enhance(np.zeros((*size, 3), np.uint8)) for size in sizes];"
+        "print(memory.lifetime_peak() / network.limit)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) <= 1
 
 
 @pytest.mark.parametrize("kept", [plans.NOTHING, plans.BOTTOM, plans.FULL, plans.INNER])

@@ -52,16 +52,15 @@ class Model:
 
     def plan(self, height, width, limit=None):
         """The plan of a tiled variant, the leanest or that for a limit, in bytes; None where none keeps within it."""
+        size = images.padded_size(height, width)
+        about = self._planned_by(size), self._winograd
         if limit is None:
-            return leanest(height, width, self.threads, self._planned_by, self._winograd)
-        budget = plans.usable(limit) - self.floor
-        about = budget, self._planned_by, self._winograd
-        return plans.fit(*images.padded_size(height, width), self.threads, *about)
+            return plans.leanest(*size, self.threads, *about)
+        return plans.fit(*size, self.threads, plans.usable(limit) - self.floor, *about)
 
-    @property
-    def _planned_by(self):
+    def _planned_by(self, size):
         """The `Speed` that plans are made with; None where there is no scratch file to decide on."""
-        return self._speed(np.median(self.rates)) if self.disk else None
+        return self._speed(np.median(self.rates)) if self.disk and np.prod(size) >= plans.LARGE else None
 
     @property
     def _winograd(self):
@@ -87,7 +86,8 @@ class Model:
         nan where the whole image is too far beyond what was measured.
         """
         if self.tiled:
-            needed = self.floor + plans.least(*images.padded_size(height, width), self.threads, self._planned_by)
+            size = images.padded_size(height, width)
+            needed = self.floor + plans.least(*size, self.threads, self._planned_by(size))
         else:
             needed = self.peak(height, width) * (1 + max(0.0, self.excess))
         return np.nan if np.isnan(needed) else plans.limit_for(needed) + BESIDE

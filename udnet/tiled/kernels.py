@@ -47,6 +47,9 @@ class TorchKernels:
         """To be called in every thread that runs kernels: PyTorch keeps its number of threads by thread."""
         self.torch.set_num_threads(1)
 
+    def end_picture(self):
+        """To be called when a picture is done: here nothing is held for the next one."""
+
     @staticmethod
     def arranged(flat, channels, rows, columns):
         """A flat array as channels x rows x columns, in the layout that PyTorch likes best."""
@@ -79,9 +82,16 @@ class OnnxKernels:
         self.runtime = onnxruntime
         # without it, what calls need for a moment lies in the heaps of two threads, whose holes move the peak by 20 MiB
         share_arena(arena_extend_strategy=1)
+        self.smallest = self._session(_shipped("convolution3"), [np.zeros((64, 3, 3, 3)), np.zeros(64)])
 
     def begin_thread(self):
         """To be called in every thread that runs kernels: here a session knows its number of threads."""
+
+    def end_picture(self):
+        """To be called when a picture is done: what the arena holds for calls of its size goes back to the system."""
+        options = self.runtime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self.smallest.run(None, {"block": np.zeros((1, 3, 3, 3), np.float32)}, options)
 
     @staticmethod
     def arranged(flat, channels, rows, columns):
@@ -108,15 +118,7 @@ class OnnxKernels:
 
         `run(out, *arrays)` takes its inputs in order and fills `out`, which is contiguous.
         """
-        options = self.runtime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_mem_pattern = False
-        options.add_session_config_entry(*SHARED)
-        weights = [np.ascontiguousarray(one, np.float32) for one in weights]
-        values = [self.runtime.OrtValue.ortvalue_from_numpy(one) for one in weights]
-        options.add_external_initializers(["weight", "bias", "last_weight", "last_bias"][: len(values)], values)
-        session = self.runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = self._session(graph, weights)
         names = [one.name for one in session.get_inputs()]
 
         def run(out, *arrays):
@@ -126,8 +128,20 @@ class OnnxKernels:
             binding.bind_output("out", "cpu", 0, np.float32, out.shape, out.ctypes.data)
             session.run_with_iobinding(binding)
 
-        run.held = values  # the session does not hold them
         return run
+
+    def _session(self, graph, weights):
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False
+        options.add_session_config_entry(*SHARED)
+        weights = [np.ascontiguousarray(one, np.float32) for one in weights]
+        values = [self.runtime.OrtValue.ortvalue_from_numpy(one) for one in weights]
+        options.add_external_initializers(["weight", "bias", "last_weight", "last_bias"][: len(values)], values)
+        session = self.runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session.held = values  # it does not hold them itself
+        return session
 
 
 class WinogradKernels(OnnxKernels):

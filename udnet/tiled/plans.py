@@ -36,6 +36,7 @@ ROOM = 0.02  # of a memory limit, left free: allocators and libraries do not tak
 # Winograd's algorithm: the time of a picture over the direct method's, and what its kernels hold more, as measured.
 WINOGRAD_TIME = 0.7
 WINOGRAD = 14 * MIB
+LARGE = 2_000_000  # pixels, from which a person waits, and a scratch file is worth trying the disk
 WORTH = 512**2  # pixels: of fewer, its kernels take longer to make than they save in one picture
 COPIED = 2.4e9  # bytes a second between the threads and the scratch file's pieces, as measured
 LEVELS = (BOTTOM, FULL, INNER)

@@ -60,7 +60,6 @@ SLOPE = 0.01
 PASSES = 5
 SHARE = 0.8  # of a thread's time is within convolutions (measured: 0.76 to 0.84 where no scratch file is copied)
 SPREAD = memory.MIB // 2  # how far the next process may be above this one before its first picture (measured: 0.3 MiB)
-LARGE = 2_000_000  # pixels, from which a person waits
 
 
 # the convolutions whose weights are those of the file, whatever the picture
@@ -97,11 +96,13 @@ class TiledNetwork:
         `beside`: bytes that the process holds beside it; `around`: what it holds at once before or after.
         """
         about = height, width, self.threads
-        speed = self.speed if self.folder and height * width >= LARGE else None
+        speed = self.speed if self.folder and height * width >= plans.LARGE else None
         if self.limit is None:
             return plans.leanest(*about, speed, self.winograd)
         budget = plans.usable(self.limit - beside) - self.floor
         found = plans.fit(*about, budget, speed, self.winograd)
+        if found and not found.winograd and "by_winograd" in vars(self):  # an earlier picture's: they are still held
+            found = plans.fit(*about, budget - plans.WINOGRAD, speed)
         if found is None or around > budget:
             least = plans.limit_for(self.floor + SPREAD + max(plans.least(*about, speed), around), beside)
             raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
@@ -191,13 +192,14 @@ class TiledNetwork:
                     picture.enhance(write)
             finally:
                 picture.strips.clear()  # they hold the picture, and it them: it would outlive its use
+                self.new.end_picture()
             return picture.kernels
 
 
 @contextmanager
 def _progress(plan):
     """A function that tells a person who waits for a large picture of so many columns that have passed a pass."""
-    if plan.height * plan.width < LARGE or not sys.stderr.isatty():
+    if plan.height * plan.width < plans.LARGE or not sys.stderr.isatty():
         yield lambda columns: None
         return
     from udnet.system.progress import bar

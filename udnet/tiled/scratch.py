@@ -57,8 +57,10 @@ def find(folder=None):
 
 def _fault(folder):
     if not folder.is_dir():
-        return "there is no such folder"
-    if not os.access(folder, os.W_OK):
+        return "it is no folder" if folder.exists() else "there is no such folder"
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
         return "it cannot be written"
     return "it lies in memory" if _lies_in_memory(folder) else ""
 
