@@ -14,6 +14,7 @@ from udnet.analysis import prediction, scaling
 from udnet.analysis.prediction import Model
 from udnet.pictures import images
 from udnet.system import memory
+from udnet.tiled import plans
 from udnet.trials import tables
 from udnet.variants import catalogue
 
@@ -91,7 +92,8 @@ def fit(rows):
     elif own.pixels.nunique() < 2:
         raise NotMeasured(f"{name} at one size alone")
     else:
-        least = {size: prediction.leanest(*size, threads) for size in set(zip(rows.height, rows.width, strict=True))}
+        sizes = set(zip(rows.height, rows.width, strict=True))
+        least = {size: plans.leanest(*images.padded_size(*size), threads) for size in sizes}
         held = np.array([least[size].bytes for size in zip(own.height, own.width, strict=True)])
         fixed, slope = float((own.process_peak_bytes - held).median()), 0.0
         excess = float((own.process_peak_bytes / (fixed + held) - 1).max())

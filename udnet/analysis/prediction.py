@@ -103,11 +103,6 @@ class Model:
         return np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates)))
 
 
-def leanest(height, width, *about):
-    """The plan of a picture of any size that holds least, as `plans.leanest`."""
-    return plans.leanest(*images.padded_size(height, width), *about)
-
-
 @dataclass(frozen=True)
 class Answer:
     """A variant, a picture, and what the one costs with the other."""

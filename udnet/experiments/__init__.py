@@ -1,4 +1,4 @@
-"""What is measured beside a grid: instruments, exporters, audit, levers, locality, kernels, steps, quality, proofs.
+"""Measured beside a grid: instruments, exporters, audit, levers, locality, convolutions, steps, quality, proofs.
 
 On analysis.
 """

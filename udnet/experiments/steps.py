@@ -48,7 +48,7 @@ WARM = 256  # the side of a picture that is enhanced before, for what happens on
 def run(folder, repeats=3, variants=VARIANTS, size=SIZE, progress=True):
     """Measure every variant into `steps.csv` of a folder, and return `read` of it; what is there is kept."""
     todo = [(variant, *size, repeat) for repeat, variant in product(range(repeats), variants)]
-    jobs.run(Path(folder) / FILE, COLUMNS, todo, lambda *job: jobs.fresh(__spec__.name, *job), progress)
+    jobs.run(Path(folder) / FILE, COLUMNS, todo, partial(jobs.fresh, __spec__.name), progress)
     return read(folder)
 
 
@@ -74,16 +74,15 @@ def measure(variant, height, width, repeat):
     """The rows of one picture, and of the yardstick, which is timed before it."""
     pixels, clock = reference.picture(height, width, repeat), Clock()
     yardstick = convolutions.product_of_matrices()
-    rows = [{"step": YARDSTICK, "calls": 1, "seconds": min(_seconds(yardstick) for _ in range(5))}]
-    rows[0]["operations"] = 2 * convolutions.MATRIX_SIDE**3
+    steps = {YARDSTICK: Step(1, min(_seconds(yardstick) for _ in range(5)), 2 * convolutions.MATRIX_SIDE**3)}
     with clock.watching():
         enhancer = udnet.load(variant)
         enhancer(pixels[:WARM, :WARM])  # what happens once
         clock.clear()
         seconds = enhancer.network.threads * _seconds(partial(enhancer, pixels))
-    steps = clock.steps()
-    steps[WAITING] = Step(0, seconds - sum(step.seconds for step in steps.values()), 0)
-    return rows + [{"step": name} | vars(step) for name, step in steps.items()]
+    seen = clock.steps()
+    steps |= seen | {WAITING: Step(0, seconds - sum(step.seconds for step in seen.values()))}
+    return [{"step": name} | vars(step) for name, step in steps.items()]
 
 
 def _seconds(run):

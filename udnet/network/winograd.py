@@ -62,17 +62,16 @@ def graph(points, channels, stage="convolution"):
         helper.make_node("MatMul", ["out of", "ungrouped"], ["sums"]),
         helper.make_node("Reshape", ["sums", "as given"], ["sum"]),
     ]
+    inputs = {"block": (count, channels, "columns + 2")}
     if stage == "convolution":
         nodes.append(helper.make_node("LeakyRelu", ["sum"], ["out"], alpha=SLOPE))
     else:
+        inputs["rows"] = most, WIDTH, "columns"
         nodes.append(helper.make_node("Add", ["sum", "rows"], ["out" if stage == "residual" else "added"]))
     if stage == "head":
         named |= {"last_weight": (3, WIDTH, 1), "last_bias": (3,)}
         nodes.append(helper.make_node("Conv", ["added", "last_weight", "last_bias"], ["out"]))
-    ends = {"block": (count, channels, "columns + 2"), "rows": (most, WIDTH, "columns")}
-    if stage == "convolution":
-        del ends["rows"]
-    return _file(nodes, held, named, stage, ends, {"out": (most, 3 if stage == "head" else WIDTH, "columns")})
+    return _file(nodes, held, named, stage, inputs, {"out": (most, 3 if stage == "head" else WIDTH, "columns")})
 
 
 def _file(nodes, held, named, stage, *ends):

@@ -6,7 +6,7 @@ small blocks could not.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,6 @@ class OnnxKernels:
         self.runtime = onnxruntime
         # without it, what calls need for a moment lies in the heaps of two threads, whose holes move the peak by 20 MiB
         share_arena(arena_extend_strategy=1)
-        self.smallest = self._session(_shipped("convolution3"), [np.zeros((64, 3, 3, 3)), np.zeros(64)])
 
     def begin_thread(self):
         """To be called in every thread that runs kernels: here a session knows its number of threads."""
@@ -91,7 +90,12 @@ class OnnxKernels:
         """To be called when a picture is done: what the arena holds for calls of its size goes back to the system."""
         options = self.runtime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self.smallest.run(None, {"block": np.zeros((1, 3, 3, 3), np.float32)}, options)
+        self._smallest.run(None, {"block": np.zeros((1, 3, 3, 3), np.float32)}, options)
+
+    @cached_property
+    def _smallest(self):
+        weight = np.zeros((winograd.WIDTH, 3, 3, 3))
+        return self._session(_shipped("convolution3"), [weight, weight[:, 0, 0, 0]])
 
     @staticmethod
     def arranged(flat, channels, rows, columns):
