@@ -303,7 +303,7 @@ def measured(capsys, *arguments):
 
 def check(one):
     """That one object is as documented."""
-    assert list(one) == ["variant", "height", "width", "threads", "repeat", "status", "error", "phases"]
+    assert list(one) == ["variant", "model", "height", "width", "threads", "repeat", "status", "error", "phases"]
     for phase in one["phases"]:
         assert list(phase) == PHASE_COLUMNS
         if phase["status"] == "ok":

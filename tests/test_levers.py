@@ -154,7 +154,7 @@ def test_a_lever_computes_the_same_in_a_process_of_its_own(name, expected):
     """With what a process alone can have: its arena, its environment, memory that goes back."""
     result = trial.run(trial.Trial(name, 32, 48, 1, runs=0, weights="seeded"), keep_output=True)
     assert result.error == ""
-    assert np.abs(result.output - expected).max() <= 1e-5
+    assert np.abs(result.outputs[0] - expected).max() <= 1e-5
 
 
 # Peaks

@@ -77,7 +77,7 @@ def test_a_fixed_size_is_tried_at_that_size(tmp_path):
     network = OnnxNetwork(tmp_path / "taken.onnx", 1)
     assert network(np.ones(fixed, np.float32)).shape == (1, 3, 24, 40)
     with pytest.raises(
-        Error, match="a picture of 16x16: ONNX Runtime refuses it: Got invalid dimensions for input: x"
+        Error, match="x of 1x3x16x16: ONNX Runtime refuses it: Got invalid dimensions for input: x"
     ) as error:
         network(np.ones((1, 3, 16, 16), np.float32))
     assert "\n" not in str(error.value)

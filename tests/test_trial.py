@@ -48,7 +48,7 @@ def test_phases_in_order():
     assert (result.status, result.error) == ("ok", "")
     assert [row["phase"] for row in result.rows] == list(PHASES)
     assert [row["runs"] for row in result.rows] == [1, 1, 1, 1, 3]
-    assert (result.samples, result.stages, result.output) == ([], [], None)
+    assert (result.samples, result.stages, result.outputs) == ([], [], [])
     starts, ends = ([row[f"{edge}_seconds"] for row in result.rows] for edge in ("start", "end"))
     assert starts[0] == 0
     assert all(a <= b for pair in zip(starts, ends, strict=True) for a, b in [pair])
@@ -106,8 +106,9 @@ def test_repeats_of_pytorch_agree_where_large_blocks_are_mapped():
 def test_output_is_kept_when_asked_for():
     result = run("SAME", keep_output=True)
     expected = reference.picture(64, 72).transpose(2, 0, 1)[None] / np.float32(255)
-    assert result.output.dtype == np.float32
-    np.testing.assert_array_equal(result.output, expected.astype(np.float32))
+    (output,) = result.outputs
+    assert output.dtype == np.float32
+    np.testing.assert_array_equal(output, expected.astype(np.float32))
 
 
 def test_timeline_has_samples_and_no_times():
@@ -196,7 +197,7 @@ def test_measuring_on_no_such_threads_is_one_line(threads):
 )
 def test_a_failure_is_a_row(name, phase, error):
     result = run(name, keep_output=True)
-    assert (result.status, result.error, result.output) == ("error", error, None)
+    assert (result.status, result.error, result.outputs) == ("error", error, [])
     assert result.rows[-1]["phase"] == phase
     assert [row["status"] for row in result.rows[:-1]] == ["ok"] * PHASES.index(phase)
     assert [row["phase"] for row in result.rows] == list(PHASES[: PHASES.index(phase) + 1])
@@ -206,7 +207,7 @@ def test_a_failure_is_a_row(name, phase, error):
 def test_no_output_is_an_error_where_it_was_asked_for():
     assert run("LEAVES_LATE").status == "ok"
     result = run("LEAVES_LATE", keep_output=True)
-    assert (result.status, result.error, result.output) == ("error", "ended early, with code 3", None)
+    assert (result.status, result.error, result.outputs) == ("error", "ended early, with code 3", [])
 
 
 def test_no_memory_is_oom():

@@ -147,7 +147,8 @@ def parser():
     )
     _model_options(one, variant=None)
 
-    one = command(measure, "measure one variant at one size, in fresh processes")
+    one = command(measure, "measure one variant, or an ONNX file of yours, at one size, in fresh processes")
+    _any_model(one)
     one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH", help="of the picture, in pixels: 512x768")
     one.add_argument("--repeats", type=_count, default=1, metavar="N", help="trials, a fresh process each (default: 1)")
     one.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
@@ -163,6 +164,7 @@ def parser():
     one.add_argument("--grid", default="quick", help="quick, full, or a TOML file")
     one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
+    one.add_argument("--model", metavar="FILE", help="any ONNX file in UDnet's place, by those variants that take one")
 
     one = command(export, "write weights as an ONNX file, parity checked")
     one.add_argument("weights", help=".pth or .onnx")
@@ -226,6 +228,18 @@ def _model_options(one, variant):
     one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
 
 
+def _any_model(one):
+    one.add_argument("model", nargs="?", metavar="MODEL", help="any ONNX file, in UDnet's place")
+    one.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=SHAPE",
+        dest="inputs",
+        help="of a further input of MODEL, where that is free: mask=1x77",
+    )
+
+
 def _path(text):
     if not text:  # pathlib takes it for the current folder
         raise argparse.ArgumentTypeError("no name is given")
@@ -274,7 +288,7 @@ def enhance(arguments):
 
 
 def measure(arguments):
-    """Measure one variant at one size: a fresh process for every repeat."""
+    """Measure one variant at one size, of UDnet or of an ONNX file of yours: a fresh process for every repeat."""
     from tqdm import tqdm, trange
 
     from udnet.pictures import images
@@ -283,7 +297,8 @@ def measure(arguments):
 
     height, width = images.parse_size(arguments.size)
     threads = machine.threads(arguments.threads)
-    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights)
+    model = {"model": arguments.model, "inputs": tuple(arguments.inputs)}
+    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights, **model)
     failed = False
     for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):
         result = trial.run(replace(one, repeat=repeat), limit=arguments.memory_limit)
@@ -299,7 +314,7 @@ def _as_json(one, repeat, result):
 
     return json.dumps(
         {
-            **{name: getattr(one, name) for name in ("variant", "height", "width", "threads")},
+            **{name: getattr(one, name) for name in ("variant", "model", "height", "width", "threads")},
             "repeat": repeat,
             "status": result.status,
             "error": result.error,
@@ -311,7 +326,9 @@ def _as_json(one, repeat, result):
 def _as_text(one, repeat, result):
     from udnet.system.memory import MIB
 
-    lines = [f"{one.variant} {one.height}x{one.width}, {one.threads} threads, repeat {repeat}: {result.status}"]
+    model = f" {one.model}" if one.model else ""
+    size = f"{one.height}x{one.width}"
+    lines = [f"{one.variant}{model} {size}, {one.threads} threads, repeat {repeat}: {result.status}"]
     lines += [result.error] if result.error else []
     lines.append(f"{'phase':12} {'seconds':>9} {'end MiB':>9} {'private':>9} {'peak MiB':>9}")
     for row in result.rows:
@@ -353,7 +370,7 @@ def study(arguments):
     """Run a grid of trials into a folder of tables; what is there already is kept."""
     from udnet.trials.study import run
 
-    done = run(arguments.grid, arguments.out, arguments.weights)
+    done = run(arguments.grid, arguments.out, arguments.weights, model=arguments.model)
     failed = done.trials[done.trials.status != "ok"]
     print(f"{done.folder}: {done.trials.trial.nunique()} trials, {len(failed)} ended otherwise than ok")
     for row in failed.itertuples():

@@ -147,7 +147,7 @@ def _trial_of_parent(planted):
     del held
     rows = [{"instrument": "kernel's peak", "seen_bytes": max(row["peak_bytes"] for row in result.rows)}]
     if sys.platform == "linux":
-        rows.append({"instrument": "ru_maxrss", "seen_bytes": int(result.output.max()) * 1024})
+        rows.append({"instrument": "ru_maxrss", "seen_bytes": int(result.outputs[0].max()) * 1024})
     return rows
 
 

@@ -48,8 +48,8 @@ def _psnr(size, weights=None):
 
     def pixels(name):
         one = trial.Trial(name, *size, scaling.THREADS, runs=0, weights=weights)
-        output = trial.run(one, keep_output=True).output
-        return None if output is None else images.to_pixels(output, *size)
+        outputs = trial.run(one, keep_output=True).outputs
+        return images.to_pixels(outputs[0], *size) if outputs else None
 
     expected, rows = pixels(study.REFERENCE), []
     about = {"weights": prepared.find(weights).name, "height": size[0], "width": size[1]}

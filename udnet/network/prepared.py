@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from udnet import Error, __version__
@@ -49,6 +49,7 @@ class Weights:
     sha256: str
     seconds: tuple[str, ...] = ()  # of an ONNX file: names of those beside it that hold its tensors
     ours: bool = False  # made by this project: loaded as it is
+    graph: bool = False  # an ONNX file whose graph is run, whatever it computes
 
     @property
     def caption(self):
@@ -79,21 +80,35 @@ def find(weights=None):
     return Weights(path.name, path.absolute(), *(_onnx_sha256(path) if checkpoint.is_onnx(path) else [_sha256(path)]))
 
 
+def model(path):
+    """An ONNX file of anybody's as `Weights`, to run its graph as it is; `Error` where there is no such file."""
+    found = find(path)
+    if not checkpoint.is_onnx(found.path):
+        raise CheckpointError(
+            f"{path}: not an ONNX file; give a .onnx, or a PyTorch network as a variant, FILE.py:NAME"
+        )
+    return replace(found, graph=True)
+
+
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
-    (ONNX Runtime's own format), "arrays" (66 tensors as NumPy's, for the tiled schedule), "inference" (the same 66),
-    "full" (162 tensors) or "vgg16" (VGG16's ImageNet checkpoint). The last two are stand-ins of the keys, shapes and
-    size of what the released code loads and cannot be shipped: what the weights lack is seeded. The graph of an ONNX
-    file stays as it is for "onnx", "ort", "onnx-float16" and "onnx-int8".
+    weights: from `find`, or from `model` for "onnx", that very file, and "ort"; form: "onnx", "onnx-NAME" (a graph of
+    `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort" (ONNX Runtime's own format), "arrays" (66 tensors as
+    NumPy's, for the tiled schedule), "inference" (the same 66), "full" (162 tensors) or "vgg16" (VGG16's ImageNet
+    checkpoint). The last two are stand-ins of the keys, shapes and size of what the released code loads and cannot be
+    shipped: what the weights lack is seeded. The graph of an ONNX file stays as it is for "onnx", "ort", "onnx-float16"
+    and "onnx-int8".
     """
     folder = weights.sha256[:12]
+    if form == "onnx" and weights.graph:
+        return weights.path
     if form == "onnx":
         # the export depends on this project's code too: each version makes its own
         return _made(f"{folder}/udnet-{__version__}.onnx", form, weights.path)
     if form == "ort":
-        return _made(f"{folder}/udnet-{__version__}.ort", form, prepared(weights, "onnx"))
+        stem = "graph" if weights.graph else "udnet"
+        return _made(f"{folder}/{stem}-{__version__}.ort", form, prepared(weights, "onnx"))
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
         return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
@@ -127,7 +142,7 @@ def cache_folder():
 
 
 _OURS = re.compile(
-    r"([0-9a-f]{12}|seeded|vgg16)/(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*"
+    r"([0-9a-f]{12}|seeded|vgg16)/(seeded|inference|full|vgg16|udnet|graph|dynamo|torchscript)[-.\w]*"
     r"\.(pth|onnx|ort|npz|sha256)"
 )
 

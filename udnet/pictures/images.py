@@ -60,6 +60,12 @@ def padded_size(height, width):
     return tuple(len(reflected(side)) for side in (height, width))
 
 
+def is_batch(output, height, width):
+    """Whether an output of a network is a picture of that size, or a larger one to crop to it."""
+    shape = np.shape(output)
+    return len(shape) == 4 and shape[1] == 3 and shape[2] >= height and shape[3] >= width
+
+
 def to_pixels(batch, height, width):
     """The network's output as a picture: cropped to its top left, clipped to [0, 1], halves rounded up.
 

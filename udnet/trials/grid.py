@@ -12,7 +12,7 @@ from udnet import PARITY_LIMIT, Error
 from udnet.network import prepared
 from udnet.pictures import images
 from udnet.system import machine
-from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial
+from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial, feed
 from udnet.variants import catalogue
 
 GRIDS = Path(__file__).parent / "grids"
@@ -32,10 +32,11 @@ class Grid:
     parity_size: tuple[int, int] = PARITY_SIZE  # of the picture whose outputs are compared, height and width
 
 
-def read_grid(name, weights=None):
+def read_grid(name, weights=None, model=None):
     """A grid by name (`quick`, `full`) or from a TOML file: see the grids in `udnet/trials/grids` for what it may say.
 
-    Trials are interleaved: all first repeats in a seeded random order, then all second ones.
+    Trials are interleaved: all first repeats in a seeded random order, then all second ones. `weights`: for the trials
+    that name none; `model`: an ONNX file for them in place of UDnet, by those of the variants that take one.
     """
     path = GRIDS / f"{name}.toml" if "/" not in str(name) and not str(name).endswith(".toml") else Path(name)
     if not path.is_file():
@@ -46,7 +47,7 @@ def read_grid(name, weights=None):
         said = tomllib.loads(text.decode())
         if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_size", "trials"}:
             raise ValueError(f"unknown {min(unknown)!r}")
-        trials = [one for block in said["trials"] for one in _expand(block, weights)]
+        trials = [one for block in said["trials"] for one in _expand(block, weights, model)]
         seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", TIMEOUT_SECONDS))
         size = images.parse_size(str(said["parity_size"])) if "parity_size" in said else PARITY_SIZE
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
@@ -55,8 +56,12 @@ def read_grid(name, weights=None):
     twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
     if twice:
         raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
+    if not trials:
+        raise Error(f"{path}: no variant in it takes {model}: give a grid that has one, such as onnx")
     for named in {one.weights for one in trials} - {None}:
         prepared.find(named)
+    for one in {(one.variant, one.model, one.height, one.width): one for one in trials}.values():
+        feed(one)
     sha256 = hashlib.sha256(text).hexdigest()
     return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, parity_size=size)
 
@@ -67,16 +72,27 @@ def interleaved(trials, seed):
     return sorted(trials, key=lambda one: (one.repeat, one.timeline, order.random()))
 
 
-def _expand(block, weights) -> Iterable[Trial]:
+def _expand(block, weights, model) -> Iterable[Trial]:
     if not isinstance(block, dict):
         raise ValueError("its trials are not tables, each under [[trials]]")
     block = dict(block)
     names, sizes, threads = block.pop("variants"), block.pop("sizes"), block.pop("threads")
     repeats, runs = block.pop("repeats"), block.pop("runs", STEADY_RUNS)
-    timeline, named = block.pop("timeline", False), block.pop("weights", [weights])
+    timeline, inputs = block.pop("timeline", False), block.pop("inputs", [])
+    if model is not None and not block.keys() & {"weights", "models"}:
+        names, block["models"] = [name for name in names if catalogue.find(name).takes_models], [model]
+    named, models = block.pop("weights", [weights]), block.pop("models", [])
     if block:
         raise ValueError(f"unknown {min(block)!r}")
-    for key, value in {"variants": names, "sizes": sizes, "threads": threads, "weights": named}.items():
+    lists = {
+        "variants": names,
+        "sizes": sizes,
+        "threads": threads,
+        "weights": named,
+        "models": models,
+        "inputs": inputs,
+    }
+    for key, value in lists.items():
         if not isinstance(value, list):
             raise ValueError(f"{key} = {value!r} is not a list")
     for key, numbers, least in (("threads", threads, 1), ("repeats", [repeats], 1), ("runs", [runs], 0)):
@@ -85,6 +101,7 @@ def _expand(block, weights) -> Iterable[Trial]:
                 raise ValueError(f"{number!r} in {key} is not a whole number from {least}")
     for count in threads:
         machine.threads(count)
-    for name, size, count, repeat, file in product(names, sizes, threads, range(repeats), named):
+    loaded = [(None, file, tuple(inputs)) for file in models] or [(file, None, ()) for file in named]
+    for name, size, count, repeat, what in product(names, sizes, threads, range(repeats), loaded):
         catalogue.find(name)
-        yield Trial(name, *images.parse_size(str(size)), count, repeat, runs, file, timeline)
+        yield Trial(name, *images.parse_size(str(size)), count, repeat, runs, *what, timeline)

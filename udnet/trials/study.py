@@ -8,7 +8,9 @@ import json
 import math
 import os
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
@@ -25,19 +27,20 @@ from udnet.trials.grid import Grid, read_grid
 from udnet.variants import catalogue
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
+SKIPPED = "skipped"  # begins what stands in place of a comparison that could not be made
 SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
 RESTART = 0.01  # how far a machine's memory may move, of all of it: a restart moves it by some kB
 
 
-def run(grid, out=None, weights=None, progress=True):
+def run(grid, out=None, weights=None, progress=True, model=None):
     """Run what is missing of a grid's trials into the folder `out` and return the `Study`.
 
-    `grid`: a name, a TOML file or a `Grid`. What is there already is kept, so an interrupted study goes on; a folder
-    that holds another grid, other weights or another machine's study is refused. Every trial runs under a memory
-    limit; what fails is a row.
+    `grid`: a name, a TOML file or a `Grid`; `weights` and `model`: as `read_grid` takes them. What is there already is
+    kept, so an interrupted study goes on; a folder that holds another grid, other weights or another machine's study is
+    refused. Every trial runs under a memory limit; what fails is a row.
     """
     if not isinstance(grid, Grid):
-        grid = read_grid(grid, weights)
+        grid = read_grid(grid, weights, model)
     out = Path(out or tables.LOCAL / grid.name)
     with files.alone(out):
         growing = _Growing(out, grid, describe(grid, weights))
@@ -65,7 +68,7 @@ def _effort(one):
 
 
 def _measure(one, grid, growing):
-    alike = growing.failures.get((one.variant, one.height, one.width, one.threads, one.weights))
+    alike = growing.failures.get(_measured(one))
     if alike:
         return _refused(one, "skipped", f"an earlier repeat ended with {alike}")
     if missing := catalogue.find(one.variant).missing:
@@ -73,6 +76,11 @@ def _measure(one, grid, growing):
     if problem := growing.parity_problem(one):
         return _refused(one, "error", problem)
     return trial.run(one, timeout=grid.timeout_seconds)
+
+
+def _measured(one):
+    """What a trial has in common with its repeats."""
+    return one.variant, one.height, one.width, one.threads, one.weights, one.model
 
 
 def _refused(one, status, error):
@@ -90,33 +98,54 @@ def _refused(one, status, error):
 
 
 def _check_parity(grid, growing, progress):
-    """Compare the output of every variant and weights of the grid with the reference's, once, in fresh processes."""
-    comparable = {name for name in {one.variant for one in grid.trials} if _comparable(catalogue.find(name))}
-    pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if one.variant in comparable})
-    missing = [
-        (name, weights)
-        for name, weights in pairs
-        if (catalogue.find(name).name, Path(weights).name) not in growing.parity_known
-    ]
-    references = {}
-    for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
-        if weights not in references:
-            references[weights] = _output(REFERENCE, weights, grid.parity_size)
-        reference, reference_error = references[weights]
-        output, error = (reference, "") if name == REFERENCE else _output(name, weights, grid.parity_size)
-        difference = np.nan
-        if output is not None and reference is not None:
-            difference = float(np.abs(output - reference).max())
-        growing.add_parity(catalogue.find(name).name, Path(weights).name, difference, error or reference_error)
+    """Compare each variant's output with the reference's, once for each file that it loads, in fresh processes."""
+    asked = {}
+    for one in sorted(grid.trials, key=lambda one: one.height * one.width):
+        if _comparable(catalogue.find(one.variant)):
+            height, width = (one.height, one.width) if one.model else grid.parity_size
+            compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
+            asked.setdefault(_loaded(one), compared)
+    todo = [asked[key] for key in sorted(asked.keys() - growing.parity_known)]
+    result = cache(partial(trial.run, keep_output=True))
+    for one in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
+        reference = _reference(one)
+        if reference is None:
+            growing.add_parity(one, np.nan, f"{SKIPPED}: no other runtime is installed that takes this file")
+            continue
+        expected, made = result(replace(one, variant=reference)), result(one)
+        error = f"{SKIPPED}: {reference}: {expected.error}" if one.model and expected.error else expected.error
+        growing.add_parity(one, _difference(made.outputs, expected.outputs, one.model), made.error or error)
 
 
 def _comparable(variant):
     return variant.forms and not variant.missing
 
 
-def _output(name, weights, size):
-    result = trial.run(trial.Trial(name, *size, 2, runs=0, weights=weights or None), keep_output=True)
-    return result.output, result.error
+def _loaded(one):
+    """The variant of a trial and the file that it loads, as the table of parity names them."""
+    return catalogue.find(one.variant).name, Path(one.model or one.weights or "").name
+
+
+def _reference(one):
+    """The variant that a trial's output is compared with: for a model one of another runtime, or None."""
+    if not one.model:
+        return REFERENCE
+    runtime = catalogue.find(one.variant).runtime
+    others = (other for other in catalogue.family("").values() if other.takes_models and other.runtime != runtime)
+    return next((other.name for other in others if not other.missing), None)
+
+
+def _difference(outputs, expected, model):
+    """The largest between the outputs of two runs; of a model in the scale of its values, where that is above 1."""
+    if not outputs or not expected:
+        return np.nan
+    if [one.shape for one in outputs] != [one.shape for one in expected]:
+        return np.inf
+    differences = []
+    for one, other in zip(outputs, expected, strict=True):
+        scale = max(1.0, float(np.abs(other).max(initial=0))) if model else 1.0
+        differences.append(float(np.abs(np.subtract(one, other, dtype=np.float64)).max(initial=0)) / scale)
+    return max(differences)
 
 
 def _same(key, before, now):
@@ -159,7 +188,7 @@ class _Growing:
     @property
     def failures(self):
         """Trials that ran out of memory or time, by what they measured: their repeats would do the same."""
-        kinds = {one.name: (one.variant, one.height, one.width, one.threads, one.weights) for one in self.grid.trials}
+        kinds = {one.name: _measured(one) for one in self.grid.trials}
         return {
             kinds[row["trial"]]: row["status"]
             for row in self.rows
@@ -172,17 +201,17 @@ class _Growing:
 
     def parity_problem(self, one):
         """Why a trial's cost is not to be published, or None."""
-        asked = catalogue.find(one.variant).name, Path(one.weights or "").name
         for row in self.parity:
-            same = (row["variant"], row["weights"]) == asked
-            if same and not row["largest_difference"] <= self.grid.parity_limit:
-                return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
+            if (row["variant"], row["weights"]) != _loaded(one) or row["error"].startswith(SKIPPED):
+                continue
+            if not row["largest_difference"] <= self.grid.parity_limit:
+                return row["error"] or f"its output differs from {_reference(one)}'s by {row['largest_difference']:.1e}"
         return None
 
-    def add_parity(self, variant, weights, difference, error):
-        size = dict(zip(("height", "width"), self.grid.parity_size, strict=True))
-        row = {"variant": variant, "weights": weights, **size}
-        self.parity.append(row | {"largest_difference": difference, "error": error})
+    def add_parity(self, one, difference, error):
+        variant, loaded = _loaded(one)
+        about = {"variant": variant, "weights": loaded, "height": one.height, "width": one.width}
+        self.parity.append(about | {"largest_difference": difference, "error": error})
         files.write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
 
     def add(self, one, result):
@@ -205,14 +234,18 @@ class _Growing:
 
 def describe(grid, weights=None):
     """What a study runs on and with, as plain data."""
+    models = {one.model for one in grid.trials if one.model}
+    loaded = [prepared.model(path) for path in sorted(models)]
+    if any(not one.model for one in grid.trials):
+        loaded = [prepared.find(weights), *loaded]
     names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
     return {
         "grid": grid.name,
         "grid_sha256": grid.sha256,
         "trials": len(grid.trials),
         "seed": grid.seed,
-        "weights": prepared.find(weights).caption,
-        "files": _file_sizes(grid, prepared.find(weights)),
+        "weights": ", ".join(one.caption for one in loaded),
+        "files": _file_sizes(grid, loaded[0]),
         "processor": machine.processor(),
         "cores": machine.cores(),
         "memory_bytes": machine.memory()[0],
@@ -238,6 +271,7 @@ def _disk():
 
 
 def _file_sizes(grid, weights):
-    """Bytes of the files that the grid's variants load, by form."""
-    forms = {form for one in grid.trials for form in catalogue.find(one.variant).forms}
+    """Bytes of the files that the grid's variants load, by form; `weights`: UDnet's, or else a model."""
+    loading = [one.variant for one in grid.trials if bool(one.model) == weights.graph]
+    forms = {form for name in loading for form in catalogue.find(name).forms}
     return {form: prepared.prepared(weights, form).stat().st_size for form in sorted(forms)}

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from udnet import Error
+from udnet.pictures import images
 from udnet.system import files, memory
 from udnet.variants import catalogue
-from udnet.variants.variant import enhance
 
 PHASES = ("interpreter", "import", "load", "first", "steady")
 STEADY_RUNS = 3
@@ -38,6 +38,8 @@ class Trial:
     repeat: int = 0
     runs: int = STEADY_RUNS  # inferences of the steady phase, after the first
     weights: str | None = None  # as `prepared.find` takes it
+    model: str | None = None  # an ONNX file that is run in UDnet's place
+    inputs: tuple[str, ...] = ()  # of further inputs of the model: NAME=SHAPE
     timeline: bool = False  # sampled by memory-profiler; its times are not to be used
 
     @property
@@ -45,8 +47,7 @@ class Trial:
         """What tells this trial from the others of its study."""
         variant = Path(self.variant).name if ":" in self.variant else self.variant
         parts = [variant, f"{self.height}x{self.width}", f"t{self.threads}", f"r{self.repeat}"]
-        if self.weights:
-            parts.append(Path(self.weights).name)
+        parts += [Path(file).name for file in (self.weights, self.model) if file]
         return "/".join([*parts, "timeline"] if self.timeline else parts)
 
 
@@ -57,7 +58,7 @@ class Result:
     rows: list[dict]
     samples: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, resident bytes
     stages: list[dict] = field(default_factory=list)  # name, start and end in seconds since the start, peak in bytes
-    output: np.ndarray | None = None  # the network's output for the trial's picture: float32, 1 x 3 x height x width
+    outputs: list[np.ndarray] = field(default_factory=list)  # of the network for the picture, where they were kept
 
     @property
     def status(self):
@@ -71,6 +72,26 @@ class Result:
 
 
 # --- the parent's side ---
+
+
+def feed(trial):
+    """What the model of a trial is given, as a `Feed`; None where it runs UDnet.
+
+    `Error` where the model is no ONNX file, or does not take that size, or is not for that variant.
+    """
+    if trial.model is None and trial.inputs:
+        raise Error(f"{trial.inputs[0]}: an input of no model: name an ONNX file")
+    if trial.model is None:
+        return None
+    if trial.weights is not None:
+        raise Error(f"{trial.weights} and {trial.model}: give weights for UDnet, or a model in its place")
+    if not catalogue.find(trial.variant).takes_models:
+        raise Error(f"{trial.variant} runs UDnet alone: choose onnx, or another variant that takes any ONNX file")
+    from udnet.network import graphs, onnx_file
+
+    file = onnx_file.read(trial.model, trial.inputs)
+    graphs.need_size(file, trial.height, trial.width)
+    return file.feed(trial.height, trial.width)
 
 
 def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=None):
@@ -91,7 +112,9 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     chosen = catalogue.find(trial.variant)
     if chosen.missing:
         raise Error(f"{trial.variant} cannot run here: {chosen.missing}")
-    weights = prepared.find(trial.weights) if chosen.forms else None
+    given = feed(trial)
+    find, named = (prepared.model, trial.model) if trial.model else (prepared.find, trial.weights)
+    weights = find(named) if chosen.forms else None
     paths = [os.fspath(prepared.prepared(weights, form)) for form in chosen.forms]
     about = {
         "trial": trial.name,
@@ -103,10 +126,10 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     }
     if pixels is None:
         pixels = reference.picture(trial.height, trial.width, trial.repeat)
-    room = pixels.nbytes + keep_output * pixels.size * 4 + memory.MIB  # the picture, its output, and what is reported
+    room = pixels.nbytes + keep_output * pixels.size * 4 + memory.MIB  # the picture, an output, and what is reported
     with files.temporary_folder(room) as folder:
         np.save(folder / "picture.npy", pixels)
-        job = {**asdict(trial), "files": paths, "folder": str(folder), "keep_output": keep_output}
+        job = {**asdict(trial), "files": paths, "folder": str(folder), "feed": given, "keep_output": keep_output}
         with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
             kills = guard.kernel_kills()
             job["started"] = time.time()
@@ -154,16 +177,20 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
         stages = [one for one in said if "stage" in one]
         result = Result(rows, samples, stages)
         if keep_output and result.status == "ok":
-            result.output = np.load(folder / "output.npy")
+            with np.load(folder / "outputs.npz") as kept:
+                result.outputs = [kept[f"arr_{place}"] for place in range(len(kept))]
         return result
 
 
-def measure(variant, size, repeats=1, threads=None, weights=None, runs=1, timeline=False, limit=None):
+def measure(
+    variant, size, repeats=1, threads=None, weights=None, runs=1, timeline=False, limit=None, model=None, inputs=()
+):
     """Measure one variant at one size in fresh processes: a tidy frame, a row a phase of a repeat, as `trials.csv` has.
 
     `size`: (height, width) or "HEIGHTxWIDTH", in pixels; `threads`: None for all cores; `runs`: inferences after the
     first; `timeline`: memory-profiler samples each process from outside, into `sampled_peak_bytes`, and its seconds are
-    left out; `limit`: of its memory, in bytes or as 512MiB. A trial that fails is a row that says so.
+    left out; `limit`: of its memory, in bytes or as 512MiB; `model`: an ONNX file to run in UDnet's place, `inputs`:
+    shapes of its further inputs where they are free, as "mask=1x77". A trial that fails is a row that says so.
     """
     import pandas as pd
 
@@ -176,7 +203,7 @@ def measure(variant, size, repeats=1, threads=None, weights=None, runs=1, timeli
     limit = None if limit is None else memory.limit_bytes(limit)
     rows = []
     for repeat in range(repeats):
-        one = Trial(variant, *size, threads, repeat, runs, weights, timeline)
+        one = Trial(variant, *size, threads, repeat, runs, weights, model, tuple(inputs), timeline)
         rows += run(one, limit).rows
     return tables.typed(pd.DataFrame(rows))
 
@@ -235,28 +262,45 @@ def main():
     pixels = np.load(Path(job["folder"]) / "picture.npy")
     if job["timeline"] and hasattr(network, "stages"):
         network.stages(report.begin_stage)
-    if job["keep_output"]:
-        network = _Keeper(network)
-    with report.phase("first"):
-        enhance(network, pixels)
+    feed, keep, kept = _read_feed(job["feed"]), job["keep_output"], []
+
+    def run_once():
+        outputs = _outputs(network, pixels, feed, whole=keep)
+        if keep:
+            kept[:] = outputs
         report.end_stage()
+
+    with report.phase("first"):
+        run_once()
     with report.phase("steady", job["runs"]):
         for _ in range(job["runs"]):
-            enhance(network, pixels)
-            report.end_stage()
-    if job["keep_output"]:
-        np.save(Path(job["folder"]) / "output.npy", network.output)
+            run_once()
+    if keep:
+        np.savez(Path(job["folder"]) / "outputs.npz", *kept)
 
 
-class _Keeper:
-    """A network that keeps its last output."""
+def _read_feed(said):
+    if said is None:
+        return None
+    from udnet.network.onnx_file import Feed, Input
 
-    def __init__(self, network):
-        self.network = network
+    picture, layout, inputs = said
+    return Feed(picture, layout, {name: Input(*one) for name, one in inputs.items()})
 
-    def __call__(self, x):
-        self.output = self.network(x)
-        return self.output
+
+def _outputs(network, pixels, feed, whole):
+    """What one run makes of a picture: the enhanced picture, a model's outputs, or one output that is no picture.
+
+    `whole`: of a network that has its own way with pictures, the output of the whole batch, unclipped.
+    """
+    if feed is not None:
+        return network.run(feed.arrays(pixels))
+    if hasattr(network, "enhance") and not whole:
+        return [network.enhance(pixels)]
+    output = network(images.to_batch(pixels))
+    if images.is_batch(output, *pixels.shape[:2]):
+        images.to_pixels(output, *pixels.shape[:2])  # as whoever enhances pictures does
+    return [output]
 
 
 def end_with_parent():

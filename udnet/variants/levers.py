@@ -91,12 +91,12 @@ class HalfNetwork(TorchNetwork):
 class ShrinkingNetwork(OnnxNetwork):
     """A session whose arena gives back, after each run, what is free in it."""
 
-    def __call__(self, x):
+    def run(self, inputs):
         import onnxruntime
 
-        run = onnxruntime.RunOptions()
-        run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return self.run(x, run)
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return super().run(inputs, options)
 
 
 def load_pytorch(threads, checkpoint, levers=()):

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+OF_ANY_GRAPH = {"onnx", "ort"}  # forms of `prepared` that are made of any ONNX file, whatever its graph computes
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -25,6 +27,11 @@ class Variant:
     environment: Mapping[str, str] = field(default_factory=dict)  # variables of its process
     missing: str = ""  # why it cannot run here, and what to do
 
+    @property
+    def takes_models(self):
+        """Whether it runs any ONNX file, not UDnet's weights alone."""
+        return bool(self.forms) and OF_ANY_GRAPH.issuperset(self.forms)
+
 
 class TorchNetwork:
     """A PyTorch module as a function of arrays, without gradients."""
@@ -39,8 +46,10 @@ class TorchNetwork:
 
     def __call__(self, x):
         with self.torch.inference_mode():
-            x = self.torch.from_numpy(x).contiguous(memory_format=self.memory_format)
-            return self.module(x).numpy()
+            made = self.module(self.torch.from_numpy(x).contiguous(memory_format=self.memory_format))
+            while not isinstance(made, self.torch.Tensor):  # the first of several, by their order or by their names
+                made = next(iter(made.values() if isinstance(made, Mapping) else made))
+            return made.numpy()
 
     def stages(self, begin):
         """Call `begin(name)` whenever a stage of the network begins: UDnet's own, or another model's children."""
@@ -74,14 +83,18 @@ class OnnxNetwork:
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, x):
-        return self.run(x)
+        return self.run({self.input: x})[0]
 
-    def run(self, x, options=None):
-        """The first output for a picture; `options`: the run's, ONNX Runtime's own."""
+    def run(self, inputs, options=None):
+        """Every output for arrays by the inputs' names; `options`: the run's, ONNX Runtime's own."""
         try:
-            return self.session.run(None, {self.input: x}, options)[0]
+            return self.session.run(None, inputs, options)
         except Exception as error:
-            raise _refused(error, "a picture of {}x{}".format(*x.shape[2:])) from None
+            raise _refused(error, " and ".join(f"{name} of {_by(x.shape)}" for name, x in inputs.items())) from None
+
+
+def _by(shape):
+    return "x".join(map(str, shape))
 
 
 def _refused(error, what):
@@ -110,4 +123,7 @@ def enhance(network, pixels, beside=0):
     if hasattr(network, "enhance"):
         return network.enhance(pixels, beside)
     height, width = pixels.shape[:2]
-    return images.to_pixels(network(images.to_batch(pixels)), height, width)
+    output = network(images.to_batch(pixels))
+    if not images.is_batch(output, height, width):
+        raise images.PictureError(f"the network makes {_by(output.shape)} of a picture of {height}x{width}: no picture")
+    return images.to_pixels(output, height, width)

@@ -1,0 +1,95 @@
+"""ONNX files of kinds of networks that people deploy, with seeded weights: tests build them on the spot."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FREE = ("batch", 3, "height", "width")
+
+
+class Builder:
+    """Nodes one after another: each method adds some and returns the name of what they make."""
+
+    def __init__(self):
+        self.nodes, self.stored, self.random = [], [], np.random.default_rng(0)
+
+    def add(self, operator, *inputs, **attributes):
+        name = f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, values):
+        name = f"constant_{len(self.stored)}"
+        self.stored.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def conv(self, x, cin, cout, side=3, stride=1, activation="Relu"):
+        scale = (2 / (cin * side * side)) ** 0.5
+        kernel = self.constant(self.random.normal(0, scale, (cout, cin, side, side)).astype(np.float32))
+        x = self.add("Conv", x, kernel, pads=[side // 2] * 4, strides=[stride, stride])
+        return self.add(activation, x) if activation else x
+
+    def save(self, path, inputs, outputs, **external):
+        """Write the graph; inputs: kind and shape by name; outputs: names."""
+        picture = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
+        made = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()]
+        graph = helper.make_graph(self.nodes, path.stem, picture, made, self.stored)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, path, **external)
+        return path
+
+
+def unet(path, channels=16, levels=3, shape=FREE):
+    """Halved and doubled again, with a skip at every level; sides are multiples of 2**levels."""
+    build, skips, x, cin = Builder(), [], "x", 3
+    for level in range(levels):
+        x = build.conv(build.conv(x, cin, channels << level), channels << level, channels << level)
+        skips.append(x)
+        x, cin = build.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), channels << level
+    x = build.conv(x, cin, 2 * cin)
+    for level in reversed(range(levels)):
+        scales = build.constant(np.array([1, 1, 2, 2], np.float32))
+        x = build.add("Resize", x, "", scales, mode="nearest")
+        x = build.add("Concat", x, skips.pop(), axis=1)
+        x = build.conv(x, 3 * (channels << level) if level < levels - 1 else 3 * cin, channels << level)
+    y = build.conv(x, channels, 3, activation="Sigmoid")
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def denoiser(path, channels=24, depth=8, shape=FREE):
+    """A chain of convolutions at full size that computes the noise, which is taken away: any size."""
+    build, x = Builder(), "x"
+    for layer in range(depth):
+        x = build.conv(x, channels if layer else 3, channels)
+    y = build.add("Sub", "x", build.conv(x, channels, 3, activation=None))
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def classifier(path, channels=16, classes=10, shape=FREE, kind=TensorProto.FLOAT, layout="NCHW"):
+    """Halved four times, then one mean a channel and a product: classes in place of a picture."""
+    build, x = Builder(), "x"
+    if kind != TensorProto.FLOAT:
+        x = build.add("Cast", x, to=TensorProto.FLOAT)
+    if layout == "NHWC":
+        x = build.add("Transpose", x, perm=[0, 3, 1, 2])
+    for level in range(4):
+        cin = channels << (level - 1) if level else 3
+        x = build.conv(x, cin, channels << level, stride=2)
+    x = build.add("Flatten", build.add("GlobalAveragePool", x))
+    weights = build.constant(build.random.normal(0, 0.1, (channels << 3, classes)).astype(np.float32))
+    y = build.add("Softmax", build.add("MatMul", x, weights))
+    return build.save(path, {"x": (kind, shape)}, {y: TensorProto.FLOAT})
+
+
+def gated(path):
+    """Two inputs more: a mask of the picture's sides, and features of a free length; two outputs."""
+    build = Builder()
+    x = build.conv("x", 3, 4)
+    masked = build.add("Mul", x, "mask")
+    total = build.add("ReduceSum", "features", keepdims=0)
+    inputs = {
+        "features": (TensorProto.FLOAT, ("batch", "length")),
+        "x": (TensorProto.FLOAT, FREE),
+        "mask": (TensorProto.FLOAT, ("batch", 1, "height", "width")),
+    }
+    return build.save(path, inputs, {masked: TensorProto.FLOAT, total: TensorProto.FLOAT})
