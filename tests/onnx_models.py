@@ -93,3 +93,29 @@ def gated(path):
         "mask": (TensorProto.FLOAT, ("batch", 1, "height", "width")),
     }
     return build.save(path, inputs, {masked: TensorProto.FLOAT, total: TensorProto.FLOAT})
+
+
+def mobile(path, channels=16, blocks=5, shape=FREE):
+    """Depthwise convolutions in widened blocks with a skip, squeezed by their means, as in networks for telephones."""
+    build, x = Builder(), "x"
+    x = build.conv(x, 3, channels, stride=2)
+    for _ in range(blocks):
+        wide, skip = 4 * channels, x
+        x = build.conv(x, channels, wide, side=1, activation="HardSwish")
+        kernel = build.constant(build.random.normal(0, 0.3, (wide, 1, 3, 3)).astype(np.float32))
+        x = build.add("HardSwish", build.add("Conv", x, kernel, pads=[1] * 4, group=wide))
+        gate = build.conv(build.add("GlobalAveragePool", x), wide, wide, side=1, activation="HardSigmoid")
+        x = build.conv(build.add("Mul", x, gate), wide, channels, side=1, activation=None)
+        x = build.add("Add", x, skip)
+    y = build.conv(x, channels, 1, side=1, activation="Sigmoid")
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def upscaler(path, channels=48, depth=6, factor=2, shape=FREE):
+    """A chain of convolutions, then channels rearranged into a picture of twice the sides."""
+    build, x = Builder(), "x"
+    for layer in range(depth):
+        x = build.conv(x, channels if layer else 3, channels, activation="LeakyRelu")
+    x = build.conv(x, channels, 3 * factor**2, activation=None)
+    y = build.add("DepthToSpace", x, blocksize=factor)
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})

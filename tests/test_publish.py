@@ -517,6 +517,7 @@ def workbench(tmp_path, monkeypatch):
 
 MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
 MEASURED += [("levers", "measure"), ("photographs", "run"), ("convolutions", "run"), ("steps", "run")]
+MEASURED += [("forecast", "run")]
 
 
 def git(repo, *arguments):

@@ -148,12 +148,20 @@ def parser():
     _model_options(one, variant=None)
 
     one = command(measure, "measure one variant, or an ONNX file of yours, at one size, in fresh processes")
-    _any_model(one)
+    one.add_argument("model", nargs="?", metavar="MODEL", help="any ONNX file, in UDnet's place")
+    _inputs(one)
     one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH", help="of the picture, in pixels: 512x768")
     one.add_argument("--repeats", type=_count, default=1, metavar="N", help="trials, a fresh process each (default: 1)")
     one.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="end a trial that takes more, e.g. 512MiB")
     one.add_argument("--json", action="store_true", help="one JSON object a trial, a line each")
     _model_options(one, variant="onnx")
+
+    one = command(forecast, "what an ONNX file of yours will need at a size, before it is run there")
+    one.add_argument("model", metavar="MODEL", help="any ONNX file")
+    one.add_argument("--size", required=True, metavar="HEIGHTxWIDTH", help="of the picture, in pixels: 2160x3840")
+    one.add_argument("--limit", type=_bytes, metavar="SIZE", help="of memory, e.g. 1GiB: does it fit?")
+    one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
+    _inputs(one)
 
     one = command(plan, "what fits in how much memory: the largest picture, the least limit, the fastest variant")
     one.add_argument("--limit", type=_bytes, metavar="SIZE", help="of memory, e.g. 512MiB")
@@ -228,8 +236,7 @@ def _model_options(one, variant):
     one.add_argument("--threads", type=_count, metavar="N", help="default: every core")
 
 
-def _any_model(one):
-    one.add_argument("model", nargs="?", metavar="MODEL", help="any ONNX file, in UDnet's place")
+def _inputs(one):
     one.add_argument(
         "--input",
         action="append",
@@ -338,6 +345,25 @@ def _as_text(one, repeat, result):
                 f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
             )
     return "\n".join(lines)
+
+
+def forecast(arguments):
+    """Say what each variant will need for a large picture, from trials with small ones and from the graph."""
+    from tqdm import tqdm
+
+    from udnet.experiments import forecast
+    from udnet.pictures import images
+
+    size, found = images.parse_size(arguments.size), []
+    with tqdm(bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
+
+        def begin(one):
+            bar.set_description(f"tries {one.variant} at {one.height}x{one.width}")
+
+        asked = forecast.forecast(arguments.model, size, None, arguments.threads, arguments.inputs, begin)
+        found += asked
+    print(forecast.as_text(found, arguments.limit))
+    return 1 if any(one.error for one in found) else 0
 
 
 def plan(arguments):

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from udnet.system import files
 
+WHOLE = {"operations", "trials"}  # columns of whole numbers, also where a row has none
+
 
 def run(path, columns, jobs, measure, progress=True):
     """Add to a table what `measure(*job)` gives, a dict a row, for those jobs that it has not yet; returns nothing.
@@ -24,7 +26,7 @@ def run(path, columns, jobs, measure, progress=True):
         about = dict(zip(columns[:key], job, strict=True))
         rows = pd.DataFrame([about | row for row in measure(*job)], columns=columns)
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        files.write_csv(path, table.astype({"operations": "Int64"}))
+        files.write_csv(path, table.astype({name: "Int64" for name in columns if name in WHOLE}))
 
 
 def fresh(module, *job):

@@ -61,17 +61,18 @@ def need_size(file, height, width):
     What depends on values, or cannot be told without a run for another reason, is left to the run.
     """
     file.feed(height, width)
-    if _takes(file, height, width):
+    if takes(file, height, width):
         return
     for multiple in MULTIPLES:
         up = [-(-side // multiple) * multiple for side in (height, width)]
-        if all(_takes(file, *(side + more for side in up)) for more in (0, multiple)):
+        if all(takes(file, *(side + more for side in up)) for more in (0, multiple)):
             which = f"give sides that are multiples of {multiple}, such as {up[0]}x{up[1]}"
             raise Unfit(f"{file.path}: takes no picture of {height}x{width}: {which}")
     read(file, height, width)
 
 
-def _takes(file, height, width):
+def takes(file, height, width):
+    """Whether a graph takes a picture of this size, as far as that can be told without a run."""
     try:
         read(file, height, width)
     except Error as error:

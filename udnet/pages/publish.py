@@ -16,6 +16,7 @@ from udnet.experiments import (
     audit,
     convolutions,
     exporters,
+    forecast,
     instruments,
     levers,
     locality,
@@ -48,6 +49,7 @@ TABLES = {
     "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "steps.csv": "the seconds of the tiled schedule's threads by step",
+    "forecasts.csv": "what three exports were forecast to need from small pictures, and what they needed",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
@@ -135,6 +137,7 @@ def publish():
     proofs.run(done.folder)
     levers.measure(done.folder)
     photographs.run(done.folder)
+    forecast.run(done.folder)
     return renew()
 
 

@@ -16,7 +16,8 @@ def find(name):
     """The variant of that name, or `FILE.py:NAME`, a `Variant` that a file of the user's own defines.
 
     `NAME+ALLOCATOR` is the variant under another allocator (`allocators`), `NAME@SIZE` a tiled one with the plan for a
-    memory limit; `load.NAME` is a rung of the `ladder`, `lever.NAME` one of the `levers`.
+    memory limit, `NAME/SCALE` one whose arena is that much smaller (`scaled`); `load.NAME` is a rung of the `ladder`,
+    `lever.NAME` one of the `levers`.
     """
     if not isinstance(name, str):
         raise Error(f"{name!r} is no variant's name: give one that `udnet variants` lists, or FILE.py:NAME")
@@ -28,6 +29,11 @@ def find(name):
     if "@" in name and ":" not in name:
         base, _, size = name.rpartition("@")
         return replace(within(find(base), memory.parse_bytes(size)), name=name)
+    if "/" in name and ":" not in name:
+        from udnet.variants import scaled
+
+        base, _, scale = name.rpartition("/")
+        return scaled.down(find(base), scale)
     if ":" in name:
         path, _, attribute = name.rpartition(":")
         return _from_file(Path(path), attribute)

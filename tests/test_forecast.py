@@ -1,0 +1,162 @@
+"""What a model will need, forecast from small pictures and held against trials at three times their sides and more."""
+
+import numpy as np
+import pytest
+from onnx_models import classifier, denoiser, mobile, unet, upscaler
+
+from udnet import Error
+from udnet.__main__ import main
+from udnet.experiments import forecast
+from udnet.experiments.forecast import Forecast
+from udnet.network import onnx_file
+from udnet.system.memory import MIB
+from udnet.trials import trial
+
+LEAN, BARE = forecast.LEAN, forecast.BARE
+
+
+def sizes(path, *size):
+    return forecast._sizes(onnx_file.read(path), size)
+
+
+# Which pictures are tried
+
+
+def test_small_pictures_have_a_third_of_the_sides_at_the_most(tmp_path):
+    small = sizes(denoiser(tmp_path / "m.onnx"), 600, 900)
+    assert small == [(200, 300), (171, 257), (150, 225), (120, 180)]
+
+
+def test_small_pictures_are_of_sides_that_the_file_takes(tmp_path):
+    small = sizes(unet(tmp_path / "m.onnx"), 640, 960)
+    assert small[0] == (208, 320)
+    assert all(side % 8 == 0 for size in small for side in size)
+
+
+def test_one_side_may_be_fixed(tmp_path):
+    small = sizes(classifier(tmp_path / "m.onnx", shape=(1, 3, 48, "width")), 48, 1920)
+    assert small == [(48, 640), (48, 548), (48, 480), (48, 384)]
+
+
+def test_the_larger_the_picture_the_smaller_the_share_that_is_tried(tmp_path, monkeypatch):
+    path = denoiser(tmp_path / "m.onnx")
+    monkeypatch.setattr(forecast, "TRIED", forecast._tensors(onnx_file.read(path), (100, 100)))
+    assert sizes(path, 900, 900)[0] == pytest.approx((100, 100), abs=1)
+    with pytest.raises(Error, match="1300x1300 its tensors take .* at once: beyond what can be known"):
+        sizes(path, 1300, 1300)
+
+
+def test_what_small_pictures_cannot_tell(tmp_path):
+    with pytest.raises(Error, match="takes 48x192 alone, and nothing smaller can be tried: measure it"):
+        sizes(classifier(tmp_path / "m.onnx", shape=(1, 3, 48, 192)), 48, 192)
+    with pytest.raises(Error, match="24x24 is too small for a forecast: measure it"):
+        sizes(unet(tmp_path / "u.onnx"), 24, 24)
+
+
+# The line, and what is said
+
+
+def test_the_line_is_as_near_to_small_points_as_to_large_ones():
+    points = [(100 * MIB, 210 * MIB), (50 * MIB, 110 * MIB), (10 * MIB, 30 * MIB)]
+    assert forecast._at(1000 * MIB, points) == pytest.approx(2010 * MIB)
+    off = [*points[:2], (10 * MIB, 33 * MIB)]  # a tenth more of the smallest moves the line
+    assert forecast._at(0, off) > 11 * MIB
+
+
+def test_what_shrinks_with_the_picture_is_no_line():
+    assert forecast._at(1000 * MIB, [(100 * MIB, 1 * MIB), (50 * MIB, 2 * MIB)]) < 4 * MIB
+
+
+@pytest.mark.parametrize(("limit", "said"), [(89, "no"), (90, "perhaps"), (119, "perhaps"), (120, "yes")])
+def test_whether_it_fits(limit, said):
+    one = Forecast("onnx", 8, 8, 100, 90, 120, 50, ((2, 2),))
+    assert one.fits(limit) == said
+
+
+def test_a_table_for_a_terminal():
+    fine = Forecast("onnx", 64, 64, 100 * MIB, 90 * MIB, 120.2 * MIB, 50 * MIB, ((20, 20), (16, 16)))
+    bad = Forecast("onnx-lean", 64, 64, *[np.nan] * 3, 0, ((20, 20), (16, 16)), "onnx-lean at 20x20: no")
+    text = forecast.as_text([fine, bad], 64 * MIB)
+    assert "onnx        100  90 to 120               121          no" in text
+    assert "not known" in text and "onnx-lean: onnx-lean at 20x20: no" in text
+    assert "rests on pictures of 20x20, 16x16 and on the graph: 50 MiB of tensors at once" in text
+    assert "the graph's tensors cannot be counted" in forecast.as_text([bad])
+
+
+# Held against trials
+
+
+def held(path, size, *names):
+    """Each forecast, and the peak of a trial at that size."""
+    for one in forecast.forecast(path, size, names, threads=1):
+        assert one.error == ""
+        assert one.tried[0][0] * 3 <= size[0] and one.tried[0][1] * 3 <= size[1]
+        result = trial.run(trial.Trial(one.variant, *size, 1, runs=1, model=str(path)))
+        yield one, max(row["peak_bytes"] for row in result.rows)
+
+
+def test_a_lean_session_within_a_tenth(tmp_path):
+    ((one, peak),) = held(denoiser(tmp_path / "m.onnx", 24, 4), (480, 640), LEAN)
+    assert one.peak_bytes == pytest.approx(peak, rel=0.1)
+    assert one.low_bytes < one.peak_bytes < one.high_bytes
+    assert one.tensors_bytes > 50 * MIB
+
+
+def test_a_trial_that_fails_is_said(tmp_path, monkeypatch):
+    path = denoiser(tmp_path / "m.onnx")
+    failed = trial.Result([{"status": "oom", "error": "killed at its memory limit"}])
+    monkeypatch.setattr(trial, "run", lambda one: failed)
+    (one,) = forecast.forecast(path, (300, 300), [LEAN], threads=1)
+    assert one.error == "onnx-lean at 60x60: killed at its memory limit"
+    assert np.isnan(one.peak_bytes)
+    assert one.fits(10**12) == "not known"
+
+
+def test_a_graph_that_cannot_be_counted(tmp_path, monkeypatch):
+    path = denoiser(tmp_path / "m.onnx", 8, 2)
+
+    def uncounted(*_):
+        raise Error("its bytes cannot be counted")
+
+    monkeypatch.setattr(forecast.graphs, "read", uncounted)
+    (one,) = forecast.forecast(path, (300, 300), [LEAN], threads=1)
+    assert (one.error, one.tensors_bytes) == ("", 0)
+    assert one.peak_bytes > 30 * MIB
+
+
+def test_from_a_shell(tmp_path, capsys, monkeypatch):
+    path = str(denoiser(tmp_path / "m.onnx", 8, 2))
+    monkeypatch.setattr(forecast, "variants", lambda: [LEAN])
+    assert main(["forecast", path, "--size", "120x160", "--limit", "1GiB", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "onnx-lean" in said and "fits 1,024 MiB" in said and "yes" in said
+    assert main(["forecast", path, "--size", "2x2"]) == 2
+    assert "too small for a forecast" in capsys.readouterr().err
+
+
+MODELS = {  # kinds of networks, and a size of some hundred MiB; the last two were not there when the rules were found
+    "unet": (unet, (720, 960)),
+    "denoiser": (denoiser, (900, 1200)),
+    "classifier": (classifier, (2048, 2048)),
+    "mobile": (mobile, (1400, 1800)),
+    "upscaler": (upscaler, (900, 1100)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_variant_of_kinds_of_networks(tmp_path, name):
+    build, size = MODELS[name]
+    for one, peak in held(build(tmp_path / "m.onnx"), size, "onnx", "onnx-no-pattern", BARE, LEAN):
+        if one.variant == LEAN:
+            assert one.peak_bytes == pytest.approx(peak, rel=0.1)
+        assert one.low_bytes <= peak <= one.high_bytes, (one.variant, peak / MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("ppocr_det.onnx", (1536, 1536)), ("ppocr_cls.onnx", (768, 1536))])
+def test_every_variant_of_models_of_others(shared, name, size):
+    for one, peak in held(shared / "models" / name, size, "onnx", "onnx-no-pattern", BARE, LEAN):
+        if one.variant == LEAN:
+            assert one.peak_bytes == pytest.approx(peak, rel=0.1)
+        assert one.low_bytes <= peak <= one.high_bytes, (one.variant, peak / MIB)

@@ -1,0 +1,238 @@
+"""How much memory a model will need at a size, before it is run there: from small pictures, and from its graph.
+
+What a picture adds to a process grows with what the graph's tensors take at once (`lifetimes`), along a line that a few
+small pictures of the same shape show. It is followed from what the process holds once the model is loaded. Three things
+bend it:
+
+- The arena of a default session grows in steps. So the small pictures are run in an arena whose steps are as much
+  smaller as their tensors are (`variants.scaled`).
+- What loading has left free in an arena takes small pictures in, and shows nothing of a large one. No session takes
+  less than the lean one, and one with an arena up to three times what a picture adds there.
+- Without an arena glibc's heap keeps what is freed, in blocks below 32 MiB; larger ones go back to the system at once,
+  as every block does in a lean session. So it takes what the lean one takes, and some of its smaller tensors again:
+  from none to four times what these take at once, by chance rather than by rule.
+
+`run` holds forecasts against trials at those sizes, for three exports of UDnet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from udnet import Error, NotMeasured
+from udnet.experiments import exporters, jobs
+from udnet.network import graphs, lifetimes, onnx_file, prepared
+from udnet.system import guard, machine
+from udnet.system.memory import MIB, mib
+from udnet.trials import trial
+from udnet.variants import catalogue, scaled
+
+LEAST, MOST = 3, 12  # by what the sides of the large picture are divided: no less, and where that is too large, no more
+LADDER = (1, 7 / 6, 4 / 3, 5 / 3)  # the small pictures, from the largest on
+TRIED = 400 * MIB  # of tensors at once, in a picture that is tried
+UNCOUNTED = 1024  # bytes a pixel, where a graph's tensors cannot be counted: the line is then one of pixels
+MAPPED = 32 * MIB  # a block that glibc maps, and gives back, whatever was freed before
+
+# How far the truth may be, as measured (`forecasts.csv`): factors of what a picture adds along a line, or in an arena
+LINE, ARENA = (0.95, 1, 1.05), (0.85, 1, 1.2)
+APART = 3 * MIB  # equal trials may be
+FULL = 3  # times what a picture adds to the lean session, at the most in an arena
+HEAP = (0, 0.75, 4)  # times what tensors below `MAPPED` take at once, on top of the lean session: least, usual, most
+ALL_HEAP = 2  # usually, where no tensor is larger
+LEAN, BARE = "onnx-lean", "onnx-no-arena"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a variant will need for a picture of a size, in bytes of the whole process."""
+
+    variant: str
+    height: int
+    width: int
+    peak_bytes: float  # nan where a trial failed
+    low_bytes: float
+    high_bytes: float  # the least limit of a container that is enough for certain
+    tensors_bytes: int  # of the graph at once, at that size; none where they cannot be counted
+    tried: tuple[tuple[int, int], ...]  # the pictures that it rests on, height and width
+    error: str = ""  # how a trial failed
+
+    def fits(self, limit):
+        """Whether that keeps within a limit in bytes: "yes", "no", "perhaps", or "not known" where a trial failed."""
+        if self.error:
+            return "not known"
+        return "yes" if self.high_bytes <= limit else "no" if self.low_bytes > limit else "perhaps"
+
+
+def variants():
+    """The variants that can be forecast here, by name: those that take any ONNX file and whose runtime is installed."""
+    return [one.name for one in catalogue.family("").values() if one.takes_models and not one.missing]
+
+
+def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda trial: None) -> Iterator[Forecast]:
+    """What variants will need for an ONNX file and a picture of (height, width): each `Forecast` as it is known.
+
+    `names`: of variants (None: all of `variants()`); `inputs`: as `onnx_file.read` takes them; `begin` is told each
+    trial before it runs. `Error` where small pictures cannot tell: the file takes one size alone, the picture is too
+    small for that, or so large that it would be a guess.
+    """
+    file, threads = onnx_file.read(model, inputs), machine.threads(threads)
+    graphs.need_size(file, *size)
+    sizes = _sizes(file, size)
+    held, counted = {one: _tensors(file, one) for one in (size, *sizes)}, _is_counted(file, size)
+
+    @cache
+    def added(name, small):
+        """What a process holds once loaded, its peak until then, and what the picture adds to the former."""
+        one = trial.Trial(name, *small, threads, runs=1, model=str(model), inputs=tuple(inputs))
+        begin(one)
+        result = trial.run(one)
+        if result.status != "ok":
+            raise Error(f"{name} at {small[0]}x{small[1]}: {result.error}")
+        rows = {row["phase"]: row for row in result.rows}
+        loaded, peaks = rows["load"]["rss_end_bytes"], [rows[phase]["peak_bytes"] for phase in ("first", "steady")]
+        return loaded, rows["load"]["peak_bytes"], max(peaks) - loaded
+
+    @cache
+    def line(name):
+        """What the picture will add, by the line through what the small ones add."""
+        arena = name in scaled.SESSIONS
+        names = {one: f"{name}/{held[size] / held[one]:.2f}" if arena else name for one in sizes}
+        return _at(held[size], [(held[one], added(names[one], one)[2]) for one in sizes])
+
+    def more(name, loaded):
+        """The least, the usual and the most that the picture will add to what a process holds once loaded."""
+        if name in scaled.SESSIONS:
+            lean_loaded, _, shown = added(LEAN, sizes[0])
+            left = max(0, loaded - lean_loaded)  # by loading, for pictures to use
+            usual = max(line(name), line(LEAN) - left)
+            hidden = FULL * line(LEAN) if left > shown else 0  # the small pictures were lost in it
+            return ARENA[0] * usual, usual, max(ARENA[2] * usual, hidden)
+        if name == BARE:
+            heap = _tensors(file, size, below=MAPPED)
+            times = HEAP if heap < held[size] else (HEAP[0], ALL_HEAP, HEAP[2])
+            return [factor * line(LEAN) + many * heap for factor, many in zip(LINE, times, strict=True)]
+        return [factor * line(name) for factor in LINE]
+
+    for name in variants() if names is None else names:
+        try:
+            loaded, loading, _ = added(name, sizes[-1])
+            low, peak, high = (float(max(loading, loaded + one)) for one in more(name, loaded))
+            low, high = low - APART, high + APART
+            error = ""
+        except Error as failed:
+            low, peak, high, error = np.nan, np.nan, np.nan, str(failed)
+        yield Forecast(name, *size, peak, low, high, held[size] if counted else 0, tuple(sizes), error)
+
+
+def _sizes(file, size):
+    """The small pictures, the largest first: of the large one's shape, as far as the file takes it."""
+    declared = dict(zip(file.layout, file.inputs[file.picture].shape or file.layout, strict=True))
+    free = [not isinstance(declared[side], int) for side in "HW"]
+    if not any(free):
+        raise Error(f"{file.path}: takes {size[0]}x{size[1]} alone, and nothing smaller can be tried: measure it")
+    divisor = max(LEAST, (_tensors(file, size) / TRIED) ** (1 / sum(free)))
+    if divisor > MOST:
+        raise Error(
+            f"{file.path}: at {size[0]}x{size[1]} its tensors take {mib(_tensors(file, size))} at once: beyond what "
+            f"can be known from pictures with a {MOST}th of the sides; ask for a smaller size"
+        )
+    for multiple in (1, *graphs.MULTIPLES):
+        small = dict.fromkeys(
+            tuple(
+                max(1, int(side / divisor / step) // multiple) * multiple if loose else side
+                for side, loose in zip(size, free, strict=True)
+            )
+            for step in LADDER
+        )
+        if len(small) > 2 and all(graphs.takes(file, *one) for one in small):
+            return list(small)
+    raise Error(f"{file.path}: {size[0]}x{size[1]} is too small for a forecast: measure it, which takes seconds")
+
+
+def _tensors(file, size, below=np.inf):
+    """Bytes of a graph's tensors at once; `below`: of those that take less each."""
+    try:
+        return lifetimes.peak(file, *size, "in-place", below).bytes
+    except Error:
+        return UNCOUNTED * size[0] * size[1]
+
+
+def _is_counted(file, size):
+    try:
+        return bool(graphs.read(file, *size))
+    except Error:
+        return False
+
+
+def _at(tensors, points):
+    """A line's value there; its points are (tensors, added) in bytes, each as near as its own size asks."""
+    held, added = np.array(points, float).T
+    weights = 1 / np.maximum(added, MIB)
+    design = np.stack([np.ones_like(held), held], axis=1)
+    fixed, slope = np.linalg.lstsq(design * weights[:, None], added * weights)[0]
+    return fixed + max(slope, 0) * tensors
+
+
+def as_text(forecasts, limit=None):
+    """A table for a terminal of forecasts for one picture, for a limit in bytes or for none."""
+    columns = ["variant", "peak, MiB", "between", "least limit, MiB"]
+    rows = [columns + ([f"fits {mib(limit)}"] if limit else [])]
+    for one in forecasts:
+        peak, low, high = (f"{size / MIB:,.0f}" for size in (one.peak_bytes, one.low_bytes, one.high_bytes))
+        said = [one.variant, peak, f"{low} to {high}", f"{np.ceil(one.high_bytes / MIB):,.0f}"]
+        rows.append((said if not one.error else [one.variant, "-", "-", "-"]) + ([one.fits(limit)] if limit else []))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
+    lines += [f"{one.variant}: {one.error}" for one in forecasts if one.error]
+    first = forecasts[0]
+    pictures = ", ".join(f"{height}x{width}" for height, width in first.tried)
+    graph = f"on the graph: {mib(first.tensors_bytes)} of tensors at once"
+    graph = graph if first.tensors_bytes else "on the number of pixels: the graph's tensors cannot be counted"
+    lines.append(f"rests on pictures of {pictures} and {graph}")
+    return "\n".join(lines)
+
+
+# --- held against trials ---
+
+FILE = "forecasts.csv"
+EXPORTS = (exporters.CHOSEN, "dynamo-18", "torchscript-12")  # graphs of UDnet that differ in how its norms are written
+CASES = {(1024, 1024): 3, (1080, 1920): 1, (2160, 3840): 1}  # sizes, and trials of each variant there
+COLUMNS = [
+    *("export", "height", "width", "variant", "peak_bytes", "low_bytes", "high_bytes", "tensors_bytes"),
+    *("measured_bytes", "trials", "error"),
+]
+
+
+def run(folder, cases=CASES, exports=EXPORTS, weights=None, progress=True):
+    """Forecast every variant of UDnet's exports, then measure it, into `forecasts.csv` of a folder; returns the table.
+
+    `cases`: trials by (height, width). What is there is kept. What will not fit this machine is forecast alone.
+    """
+    found = prepared.find(weights)
+    todo = [(export, *size) for export in exports for size in cases]
+    jobs.run(Path(folder) / FILE, COLUMNS, todo, partial(_held_against, found, cases), progress)
+    return read(folder)
+
+
+def _held_against(weights, cases, export, height, width):
+    model = exporters.made(export, weights)
+    for one in forecast(model, (height, width), threads=2):
+        about = {name: value for name, value in asdict(one).items() if name in COLUMNS}
+        results = []
+        if one.high_bytes < guard.safe_limit():
+            asked = trial.Trial(one.variant, height, width, 2, runs=1, model=str(model))
+            results = [trial.run(asked) for _ in range(cases[height, width])]
+        peaks = [max(row["peak_bytes"] for row in result.rows) for result in results if result.status == "ok"]
+        yield about | {"measured_bytes": float(np.median(peaks)) if peaks else np.nan, "trials": len(peaks)}
+
+
+def read(folder):
+    """The forecasts in a study's folder, and what was measured; `NotMeasured` where there are none."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise NotMeasured("no forecast was held against trials")
+    return pd.read_csv(path)
