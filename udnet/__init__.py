@@ -21,6 +21,7 @@ _FACE = {
     "read_study": "trials.tables.read",
     "costs": "analysis.scaling.costs",
     "plan": "analysis.capacity.plan",
+    "forecast": "experiments.forecast.forecast",
 }
 
 

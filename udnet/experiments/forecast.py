@@ -26,6 +26,7 @@ import pandas as pd
 from udnet import Error, NotMeasured
 from udnet.experiments import exporters, jobs
 from udnet.network import graphs, lifetimes, onnx_file, prepared
+from udnet.pictures import images
 from udnet.system import guard, machine
 from udnet.system.memory import MIB, mib
 from udnet.trials import trial
@@ -73,13 +74,14 @@ def variants():
 
 
 def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda trial: None) -> Iterator[Forecast]:
-    """What variants will need for an ONNX file and a picture of (height, width): each `Forecast` as it is known.
+    """What variants will need for an ONNX file and a picture: each `Forecast` as it is known.
 
-    `names`: of variants (None: all of `variants()`); `inputs`: as `onnx_file.read` takes them; `begin` is told each
-    trial before it runs. `Error` where small pictures cannot tell: the file takes one size alone, the picture is too
-    small for that, or so large that it would be a guess.
+    `size`: (height, width) or "HEIGHTxWIDTH", in pixels; `names`: of variants (None: all of `variants()`); `inputs`: as
+    `onnx_file.read` takes them; `begin` is told each trial before it runs. `Error` where small pictures cannot tell:
+    the file takes one size alone, the picture is too small for that, or so large that it would be a guess.
     """
     file, threads = onnx_file.read(model, inputs), machine.threads(threads)
+    size = images.parse_size(size) if isinstance(size, str) else size
     graphs.need_size(file, *size)
     sizes = _sizes(file, size)
     held, counted = {one: _tensors(file, one) for one in (size, *sizes)}, _is_counted(file, size)
