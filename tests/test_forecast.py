@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx_models import classifier, denoiser, mobile, unet, upscaler
 
-from udnet import Error
+from udnet import Error, NotMeasured
 from udnet.__main__ import main
 from udnet.experiments import forecast
 from udnet.experiments.forecast import Forecast
@@ -161,3 +161,19 @@ def test_every_variant_of_models_of_others(shared, name, size):
         if one.variant == LEAN:
             assert one.peak_bytes == pytest.approx(peak, rel=0.1)
         assert one.low_bytes <= peak <= one.high_bytes, (one.variant, peak / MIB)
+
+
+def test_forecasts_are_held_against_trials_in_a_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(forecast.exporters, "made", lambda *_: denoiser(tmp_path / "m.onnx", 8, 2))
+    monkeypatch.setattr(forecast, "variants", lambda: [LEAN])
+    with pytest.raises(NotMeasured):
+        forecast.read(tmp_path)
+    forecast.run(tmp_path, {(120, 160): 2}, forecast.EXPORTS[:1], progress=False)
+    before = (tmp_path / forecast.FILE).read_bytes()
+    assert b"." not in before.partition(b"\n")[2], "bytes are whole"
+    monkeypatch.setattr(forecast.guard, "safe_limit", lambda: 0)
+    table = forecast.run(tmp_path, {(120, 160): 2, (60, 60): 1}, forecast.EXPORTS[:1], progress=False)
+    assert (tmp_path / forecast.FILE).read_bytes().startswith(before), "what is there is kept"
+    assert list(table.trials) == [2, 0]  # what will not fit is forecast alone
+    assert table.measured_bytes.notna().tolist() == [True, False]
+    assert table.peak_bytes[0] == pytest.approx(table.measured_bytes[0], rel=0.1)

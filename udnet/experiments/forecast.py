@@ -223,13 +223,15 @@ def run(folder, cases=CASES, exports=EXPORTS, weights=None, progress=True):
 def _held_against(weights, cases, export, height, width):
     model = exporters.made(export, weights)
     for one in forecast(model, (height, width), threads=2):
-        about = {name: value for name, value in asdict(one).items() if name in COLUMNS}
+        about = asdict(one)
+        sizes = {name: about[name] for name in ("peak_bytes", "low_bytes", "high_bytes")}
         results = []
         if one.high_bytes < guard.safe_limit():
             asked = trial.Trial(one.variant, height, width, 2, runs=1, model=str(model))
             results = [trial.run(asked) for _ in range(cases[height, width])]
         peaks = [max(row["peak_bytes"] for row in result.rows) for result in results if result.status == "ok"]
-        yield about | {"measured_bytes": float(np.median(peaks)) if peaks else np.nan, "trials": len(peaks)}
+        sizes["measured_bytes"] = np.median(peaks) if peaks else np.nan
+        yield about | pd.Series(sizes).round().to_dict() | {"trials": len(peaks)}
 
 
 def read(folder):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from udnet.system import files
 
-WHOLE = {"operations", "trials"}  # columns of whole numbers, also where a row has none
+WHOLE = {"operations", "trials"}  # columns of whole numbers, as bytes are, also where a row has none
 
 
 def run(path, columns, jobs, measure, progress=True):
@@ -26,7 +26,8 @@ def run(path, columns, jobs, measure, progress=True):
         about = dict(zip(columns[:key], job, strict=True))
         rows = pd.DataFrame([about | row for row in measure(*job)], columns=columns)
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        files.write_csv(path, table.astype({name: "Int64" for name in columns if name in WHOLE}))
+        whole = [name for name in columns if name in WHOLE or name.endswith("_bytes")]
+        files.write_csv(path, table.astype(dict.fromkeys(whole, "Int64")))
 
 
 def fresh(module, *job):
