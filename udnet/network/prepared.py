@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udnet import Error, __version__
-from udnet.network import checkpoint, sessions
+from udnet.network import checkpoint, converters, sessions
 from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
 from udnet.system.files import DATA, make_folder, python_path, replacing, sweep, write_text
 
@@ -83,10 +83,11 @@ def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
     weights: from `find`; form: "onnx", "onnx-NAME" (a graph of `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort"
-    (ONNX Runtime's own format), "arrays" (66 tensors as NumPy's, for the tiled schedule), "inference" (the same 66),
-    "full" (162 tensors) or "vgg16" (VGG16's ImageNet checkpoint). The last two are stand-ins of the keys, shapes and
-    size of what the released code loads and cannot be shipped: what the weights lack is seeded. The graph of an ONNX
-    file stays as it is for "onnx", "ort", "onnx-float16" and "onnx-int8".
+    (ONNX Runtime's own format), "mnn" (MNN's), "ncnn-param" and "ncnn-bin" (ncnn's two files), "arrays" (66 tensors as
+    NumPy's, for the tiled schedule), "inference" (the same 66), "full" (162 tensors) or "vgg16" (VGG16's ImageNet
+    checkpoint). The last two are stand-ins of the keys, shapes and size of what the released code loads and cannot be
+    shipped: what the weights lack is seeded. The graph of an ONNX file stays as it is but for "onnx-NAME".
+    `converters.NotTaken` where MNN or ncnn cannot have it.
     """
     folder = weights.sha256[:12]
     if form == "onnx":
@@ -94,6 +95,11 @@ def prepared(weights, form):
         return _made(f"{folder}/udnet-{__version__}.onnx", form, weights.path)
     if form == "ort":
         return _made(f"{folder}/udnet-{__version__}.ort", form, prepared(weights, "onnx"))
+    if form == "mnn":
+        return _made(f"{folder}/udnet-{__version__}.mnn", form, prepared(weights, "onnx"))
+    if form in converters.NCNN:
+        source = prepared(weights, "onnx" if checkpoint.is_onnx(weights.path) else "onnx-counted")
+        return _made(f"{folder}/udnet-{__version__}.{form.removeprefix('ncnn-')}", form, source)
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
         return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
@@ -111,7 +117,8 @@ def prepared(weights, form):
     if form == "vgg16":
         return _made("vgg16/vgg16.pth", form, say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
     raise CheckpointError(
-        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, arrays, inference, full or vgg16"
+        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, {', '.join(converters.FORMS)}, arrays, "
+        "inference, full or vgg16"
     )
 
 
@@ -128,7 +135,7 @@ def cache_folder():
 
 _OURS = re.compile(
     r"([0-9a-f]{12}|seeded|vgg16)/(seeded|inference|full|vgg16|udnet|dynamo|torchscript)[-.\w]*"
-    r"\.(pth|onnx|ort|npz|sha256)"
+    r"\.(pth|onnx|ort|mnn|param|bin|npz|sha256)"
 )
 
 
@@ -274,7 +281,8 @@ def _made(name, form, *weights, say=None):
         child = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
         if child.returncode:
             line = child.stderr.strip().rpartition("\n")[2]
-            raise CheckpointError(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
+            kind = converters.NotTaken if child.returncode == converters.EXIT else CheckpointError
+            raise kind(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
 
     return cached(name, write, say)
 
@@ -299,6 +307,8 @@ def _make(form, out, weights=None):
             checkpoint.write_arrays(weights, out)
         elif form == "ort":
             _optimise(weights, out)
+        elif form in converters.FORMS:
+            converters.convert(weights, out, form)
         elif form == "full":
             model, state = UDnet(), checkpoint.read(weights)
             lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
@@ -345,4 +355,5 @@ if __name__ == "__main__":
     try:
         _make(*sys.argv[1:])
     except Error as error:
-        sys.exit(str(error).replace("\n", "\\n"))
+        print(str(error).replace("\n", "\\n"), file=sys.stderr)
+        sys.exit(converters.EXIT if isinstance(error, converters.NotTaken) else 1)

@@ -8,8 +8,10 @@ import json
 import math
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,12 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from udnet import Error
-from udnet.network import prepared
+from udnet.network import converters, prepared
 from udnet.system import files, guard, machine
 from udnet.tiled import scratch
 from udnet.trials import tables, trial
 from udnet.trials.grid import Grid, read_grid
-from udnet.variants import catalogue
+from udnet.variants import catalogue, runtimes
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
 SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
@@ -94,20 +96,21 @@ def _check_parity(grid, growing, progress):
     comparable = {name for name in {one.variant for one in grid.trials} if _comparable(catalogue.find(name))}
     pairs = sorted({(one.variant, one.weights or "") for one in grid.trials if one.variant in comparable})
     missing = [
-        (name, weights)
-        for name, weights in pairs
-        if (catalogue.find(name).name, Path(weights).name) not in growing.parity_known
+        (size, name, weights)
+        for size, (name, weights) in product(grid.parity_sizes, pairs)
+        if (catalogue.find(name).name, Path(weights).name, *size) not in growing.parity_known
     ]
     references = {}
-    for name, weights in tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False):
-        if weights not in references:
-            references[weights] = _output(REFERENCE, weights, grid.parity_size)
-        reference, reference_error = references[weights]
-        output, error = (reference, "") if name == REFERENCE else _output(name, weights, grid.parity_size)
+    bar = tqdm(missing, desc="parity of the variants", disable=not progress or not missing, leave=False)
+    for size, name, weights in bar:
+        if (size, weights) not in references:
+            references[size, weights] = _output(REFERENCE, weights, size)
+        reference, reference_error = references[size, weights]
+        output, error = (reference, "") if name == REFERENCE else _output(name, weights, size)
         difference = np.nan
         if output is not None and reference is not None:
             difference = float(np.abs(output - reference).max())
-        growing.add_parity(catalogue.find(name).name, Path(weights).name, difference, error or reference_error)
+        growing.add_parity(catalogue.find(name).name, Path(weights).name, size, difference, error or reference_error)
 
 
 def _comparable(variant):
@@ -168,20 +171,20 @@ class _Growing:
 
     @property
     def parity_known(self):
-        return {(row["variant"], row["weights"]) for row in self.parity}
+        return {tuple(row[name] for name in ("variant", "weights", "height", "width")) for row in self.parity}
 
     def parity_problem(self, one):
-        """Why a trial's cost is not to be published, or None."""
+        """Why a trial's cost is not to be published, or None: by its own size, where outputs of that are compared."""
         asked = catalogue.find(one.variant).name, Path(one.weights or "").name
-        for row in self.parity:
-            same = (row["variant"], row["weights"]) == asked
-            if same and not row["largest_difference"] <= self.grid.parity_limit:
+        rows = [row for row in self.parity if (row["variant"], row["weights"]) == asked]
+        own = [row for row in rows if (row["height"], row["width"]) == (one.height, one.width)]
+        for row in own or rows:
+            if not row["largest_difference"] <= self.grid.parity_limit:
                 return row["error"] or f"its output differs from {REFERENCE}'s by {row['largest_difference']:.1e}"
         return None
 
-    def add_parity(self, variant, weights, difference, error):
-        size = dict(zip(("height", "width"), self.grid.parity_size, strict=True))
-        row = {"variant": variant, "weights": weights, **size}
+    def add_parity(self, variant, weights, size, difference, error):
+        row = {"variant": variant, "weights": weights, **dict(zip(("height", "width"), size, strict=True))}
         self.parity.append(row | {"largest_difference": difference, "error": error})
         files.write_csv(self.folder / "parity.csv", pd.DataFrame(self.parity))
 
@@ -205,7 +208,9 @@ class _Growing:
 
 def describe(grid, weights=None):
     """What a study runs on and with, as plain data."""
-    names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
+    names = ["numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas"]
+    here = [chosen for chosen in (catalogue.find(one.variant) for one in grid.trials) if not chosen.missing]
+    names += sorted({name for chosen in here for name in chosen.imports} & runtimes.PACKAGES)
     return {
         "grid": grid.name,
         "grid_sha256": grid.sha256,
@@ -238,6 +243,10 @@ def _disk():
 
 
 def _file_sizes(grid, weights):
-    """Bytes of the files that the grid's variants load, by form."""
-    forms = {form for one in grid.trials for form in catalogue.find(one.variant).forms}
-    return {form: prepared.prepared(weights, form).stat().st_size for form in sorted(forms)}
+    """Bytes of the files that the grid's variants load, by form, where they can be had."""
+    chosen = [catalogue.find(one.variant) for one in grid.trials]
+    sizes = {}
+    for form in sorted({form for one in chosen for form in one.forms if not one.missing}):
+        with suppress(converters.NotTaken):  # its trials say so
+            sizes[form] = prepared.prepared(weights, form).stat().st_size
+    return sizes

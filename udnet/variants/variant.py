@@ -16,7 +16,7 @@ class Variant:
     """One named way to run a model."""
 
     name: str
-    runtime: str  # "pytorch" or "onnx"
+    runtime: str  # "pytorch" or "onnx", or another of `runtimes`
     summary: str  # one line for a person
     load: Callable  # load(threads, *files) -> network; `files` are those of `forms`, in order
     forms: tuple[str, ...] = ()  # the forms of the weights that it loads, see `prepared.prepared`
