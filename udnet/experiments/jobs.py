@@ -24,7 +24,7 @@ def run(path, columns, jobs, measure, progress=True):
         about = dict(zip(columns[:key], job, strict=True))
         rows = pd.DataFrame([about | row for row in measure(*job)], columns=columns)
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-        files.write_csv(path, table.astype({"operations": "Int64"}))
+        files.write_csv(path, table.astype({name: "Int64" for name in table if name == "operations"}))
 
 
 def fresh(module, *job):

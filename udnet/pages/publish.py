@@ -20,12 +20,14 @@ from udnet.experiments import (
     levers,
     locality,
     photographs,
+    precision,
     proofs,
     quality,
+    runtimes,
     steps,
 )
 from udnet.pages import notebooks, report
-from udnet.system import files, machine
+from udnet.system import files, machine, progress
 from udnet.trials import study, tables
 
 NOTEBOOKS = files.REPO / "notebooks"
@@ -49,6 +51,7 @@ TABLES = {
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "steps.csv": "the seconds of the tiled schedule's threads by step",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
+    "precision.csv": "each runtime's float32 against float64, stage by stage",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
@@ -135,6 +138,11 @@ def publish():
     proofs.run(done.folder)
     levers.measure(done.folder)
     photographs.run(done.folder)
+    if missing := runtimes.missing():
+        progress.say(f"the other runtimes are left out: {missing}")
+    else:
+        runtimes.run(done.folder)
+        precision.run(done.folder)
     return renew()
 
 

@@ -51,6 +51,8 @@ def read_grid(name, weights=None):
         limit = float(said.get("parity_limit", PARITY_LIMIT))
         named = said.get("parity_size", "{}x{}".format(*PARITY_SIZE))
         sizes = tuple(images.parse_size(str(one)) for one in (named if isinstance(named, list) else [named]))
+        if not sizes or not limit > 0:
+            raise ValueError("it names no parity_size, or no parity_limit above 0")
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
