@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from udnet import Error
 from udnet.network import converters, prepared
 from udnet.network.converters import NotTaken
+from udnet.pictures import images, reference
 from udnet.trials import trial
 from udnet.variants import catalogue, runtimes
 
@@ -96,10 +97,10 @@ def test_a_batch_is_computed(name, tiny, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_go_by_their_names_and_outputs_in_the_file_s_order(name, tmp_path):
     nodes = [helper.make_node("Sub", ["first", "second"], ["late"]), helper.make_node("Abs", ["late"], ["early"])]
-    path = write(tmp_path / "two.onnx", nodes, "second first", "late early")
+    path = write(tmp_path / "two.onnx", nodes, "second first", "early late")
     inputs = {"first": picture(1, 3, 16, 24), "second": picture(1, 3, 16, 24)[..., ::-1]}
     given, outputs = expected(path, inputs), loaded(name, path, tmp_path).run(inputs)
-    assert len(outputs) == 2 and given[0].min() < 0
+    assert len(outputs) == 2 and given[1].min() < 0
     np.testing.assert_allclose(outputs, given, rtol=0, atol=1e-6)
 
 
@@ -131,6 +132,15 @@ def test_ncnn_enhances_as_onnx_runtime_does(exported):
     for size in ((64, 72), (104, 48)):
         x = picture(1, 3, *size)
         np.testing.assert_allclose(network(x), expected(exported, {"input": x})[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 3, 96, 160), (1, 3, 48, 192)], ids=["detector", "classifier"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_that_is_not_ours(name, size, shared, tmp_path):
+    path = shared / "models" / ("ppocr_cls.onnx" if size[2] == 48 else "ppocr_det.onnx")
+    x = images.to_batch(reference.picture(*size[2:])).astype(np.float32)
+    (y,), (known,) = loaded(name, path, tmp_path).run({"x": x}), expected(path, {"x": x})
+    np.testing.assert_allclose(y, known, rtol=0, atol=1e-3)
 
 
 # How

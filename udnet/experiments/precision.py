@@ -83,16 +83,18 @@ def read(folder):
 
 
 def begins(table):
-    """Where the difference of each run's output begins, a row a run: the stage after which `relative` is `times` what
-    it was before it, more than after any other, and what it is there; the output's `largest_difference`."""
+    """Where the difference of each run's output begins, a row a run, with the output's `largest_difference`.
+
+    `stage`: that by which `relative` grows most over the largest before it, `times`; before the first is rounding.
+    """
     rows = []
     for run, stages in table.groupby(JOB, sort=False):
-        stages = stages[stages.stage != OUTPUT].assign(before=lambda frame: frame.relative.shift())
-        stages["times"] = stages.relative / stages.before.fillna(np.finfo(np.float32).eps)
-        output = table[(table[JOB] == run).all(axis=1) & table.stage.eq(OUTPUT)].iloc[0]
-        most = stages.loc[stages.times.idxmax()]
-        rows.append((*run, output.largest_difference, most.stage, most.times, most.relative))
-    return pd.DataFrame(rows, columns=[*JOB, "largest_difference", "stage", "times", "relative"])
+        is_output = stages.stage == OUTPUT
+        before = stages.relative.cummax().shift(fill_value=np.finfo(np.float32).eps)
+        times = (stages.relative / before)[~is_output]
+        at = times.idxmax()
+        rows.append((*run, stages.largest_difference[is_output].iloc[0], stages.stage[at], times[at]))
+    return pd.DataFrame(rows, columns=[*JOB, "largest_difference", "stage", "times"])
 
 
 # --- in a process of its own ---

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from udnet.network.checkpoint import CheckpointError, few
-from udnet.system import guard
 from udnet.system.files import replacing, temporary_folder
 
 NCNN = ("ncnn-param", "ncnn-bin")  # the two files of a network for ncnn: its layers, its weights
@@ -57,7 +56,7 @@ def to_mnn(path, out):
 
 
 def to_ncnn(path, out, form):
-    """Write one of the two files, `NCNN`, that ncnn takes for an ONNX file, its ends named as there.
+    """Write one of the two files, `NCNN`, that ncnn takes for an ONNX file: inputs named as there, out0, out1, ...
 
     `NotTaken` where pnnx does not take the graph, or ncnn has no layer for what it makes of it.
     """
@@ -80,7 +79,6 @@ def to_ncnn(path, out, form):
             raise _refused(path, "ncnn", f"it has no layer for {few(sorted(lacking))}")
         weights = {one.name for one in graph.initializer}
         names = {f"in{at}": name for at, name in enumerate(one.name for one in graph.input if one.name not in weights)}
-        names |= {f"out{at}": one.name for at, one in enumerate(graph.output)}
         named = [" ".join(names.get(word, word) for word in line.split()) for line in layers]
         with replacing(out) as part:
             if form == "ncnn-bin":
@@ -116,6 +114,8 @@ def _shapes(graph):
 
 def _said(command, folder):
     """The lines that a program says, run in a folder, with how it ended as the last one if it failed."""
+    from udnet.system import guard
+
     kills = guard.kernel_kills()
     run = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
     lines = run.stdout.split("\n")

@@ -289,39 +289,44 @@ def _made(name, form, *weights, say=None):
 
 def _make(form, out, weights=None):
     """Write a form of `prepared`; weights: the file that it is made from."""
-    from udnet.network import export
-    from udnet.network.model import VGG16, UDnet
-
     try:
-        if form == "seeded":
-            checkpoint.save(seeded(), out)
-        elif form == "inference":
-            checkpoint.strip(weights, out)
-        elif form in REDUCED:
-            (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+        if form in converters.FORMS:
+            converters.convert(weights, out, form)
         elif form == "onnx" and checkpoint.is_onnx(Path(weights)):
             sessions.take(weights, out)
-        elif form.startswith("onnx"):
-            export.export(weights, out, form[5:] or None)
-        elif form == "arrays":
-            checkpoint.write_arrays(weights, out)
         elif form == "ort":
             _optimise(weights, out)
-        elif form in converters.FORMS:
-            converters.convert(weights, out, form)
-        elif form == "full":
-            model, state = UDnet(), checkpoint.read(weights)
-            lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
-            checkpoint.load_into(model, lacking | state, weights)
-            checkpoint.save(model.state_dict(), out)
-        elif form == "vgg16":
-            checkpoint.save(_draw(VGG16, seed=0), out)
+        else:
+            _make_by_pytorch(form, out, weights)
     except Error:
         raise
     except Exception as error:  # each library's own kinds
         told = sessions.refused(error, weights)
         said = f"{weights}: cannot be made into {form}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise CheckpointError(said) if told is error else told from None
+
+
+def _make_by_pytorch(form, out, weights):
+    from udnet.network import export
+    from udnet.network.model import VGG16, UDnet
+
+    if form == "seeded":
+        checkpoint.save(seeded(), out)
+    elif form == "inference":
+        checkpoint.strip(weights, out)
+    elif form in REDUCED:
+        (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+    elif form.startswith("onnx"):
+        export.export(weights, out, form[5:] or None)
+    elif form == "arrays":
+        checkpoint.write_arrays(weights, out)
+    elif form == "full":
+        model, state = UDnet(), checkpoint.read(weights)
+        lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
+        checkpoint.load_into(model, lacking | state, weights)
+        checkpoint.save(model.state_dict(), out)
+    elif form == "vgg16":
+        checkpoint.save(_draw(VGG16, seed=0), out)
 
 
 def _optimise(onnx, out):

@@ -108,6 +108,7 @@ class NcnnNetwork(_Network):
             if load(os.fspath(path)):
                 raise Error(f"{path}: ncnn refuses it: not a file of ncnn's, or cut short")
         self.inputs = self.net.input_names()
+        self.outputs = sorted(self.net.output_names(), key=lambda name: int(name.removeprefix("out")))
 
     def run(self, inputs):
         """The outputs, in the file's order, for float32 arrays by the names of the inputs."""
@@ -119,7 +120,7 @@ class NcnnNetwork(_Network):
         for name, one in given.items():
             extractor.input(name, self.ncnn.Mat(one))
         outputs = []
-        for name in self.net.output_names():
+        for name in self.outputs:
             code, output = extractor.extract(name)
             if code:
                 raise Error(f"{_shapes(inputs)}: ncnn refuses it, with code {code}")
