@@ -7,6 +7,7 @@ refused.
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def to_ncnn(path, out, form):
     pnnx = Path(importlib.util.find_spec("pnnx").submodule_search_locations[0], "pnnx")  # importing it imports torch
     with temporary_folder() as folder:
         model = folder / "model.onnx"
-        model.symlink_to(Path(path).absolute())
+        shutil.copyfile(path, model)
         said = _said([pnnx, model.name, "fp16=0", *_shapes(graph)], folder)
         if not (folder / "model.ncnn.bin").exists():
             raise _refused(path, "ncnn", f"pnnx: {'; '.join(said[-2:])}")
