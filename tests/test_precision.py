@@ -14,7 +14,7 @@ from udnet.variants import catalogue
 
 def test_differences_are_known(tmp_path):
     truth = np.arange(24.0).reshape(2, 3, 4)
-    np.save(tmp_path / "one.npy", truth)
+    np.save(tmp_path / "00-one.npy", truth)
     values = truth.copy()
     values[1, 2, 3] += 0.5
     found = precision.Truth(tmp_path).differences("one", values)
@@ -27,7 +27,7 @@ def test_the_stages_of_a_graph_are_the_module_s(graph, tmp_path):
     """ONNX Runtime gives for each what float64 gives."""
     precision.write_truth(tmp_path, "seeded", 64)
     path = precision._graph(graph, "seeded")
-    stages = precision.Truth(tmp_path).stages
+    stages = list(precision.Truth(tmp_path).stages)
     assert stages[-1] == OUTPUT and set(stages[:-1]) == set(precision.points(onnx.load(path).graph))
     rows = precision.compare(tmp_path, "seeded", 64, "onnx", graph)
     assert [row["stage"] for row in rows] == stages
@@ -39,8 +39,8 @@ def test_float64_by_strips_is_float64(tmp_path, monkeypatch):
         monkeypatch.setattr(precision, "STRIP", strip)
         (tmp_path / str(strip)).mkdir()
         precision.write_truth(tmp_path / str(strip), "seeded", 64)
-    for stage in precision.Truth(tmp_path / "16").stages:
-        one, other = (np.load(tmp_path / strip / f"{stage}.npy") for strip in ("16", "1000"))
+    for path in precision.Truth(tmp_path / "16").stages.values():
+        one, other = np.load(path), np.load(tmp_path / "1000" / path.name)
         assert one.dtype == np.float64
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 

@@ -129,7 +129,7 @@ def test_ncnn_enhances_as_onnx_runtime_does(exported):
     weights = prepared.find("seeded")
     if missing := catalogue.find("ncnn").missing:
         pytest.skip(missing)
-    network = catalogue.find("ncnn").load(1, *(prepared.prepared(weights, form) for form in runtimes.NCNN))
+    network = catalogue.find("ncnn").load(1, *(prepared.prepared(weights, form) for form in converters.NCNN))
     for size in ((64, 72), (104, 48)):
         x = picture(1, 3, *size)
         np.testing.assert_allclose(network(x), expected(exported, {"input": x})[0], rtol=0, atol=1e-5)
@@ -226,6 +226,13 @@ def test_a_file_that_is_none(name, tmp_path):
 def test_ncnn_does_not_take_what_pnnx_would_misread(tmp_path):
     path = write(tmp_path / "sum.onnx", [helper.make_node("ReduceMean", ["x", "axes"], ["y"])], axes=[2])
     assert "pnnx drops the axes that ReduceMean takes" in refusal(loaded, "ncnn", path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnn", "ncnn"])
+def test_axes_that_are_not_known_are_not_dropped(name, tmp_path):
+    nodes = [helper.make_node("Identity", ["axes"], ["same"]), helper.make_node("ReduceL2", ["x", "same"], ["y"])]
+    path = write(tmp_path / "sum.onnx", nodes, axes=[2])
+    assert "drops the axes that ReduceL2 takes" in refusal(loaded, name, path, tmp_path)
 
 
 def test_ncnn_does_not_take_a_layer_that_it_has_not(tmp_path):

@@ -11,9 +11,8 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from unittest import mock
 
@@ -113,8 +112,12 @@ def write_truth(folder, weights, side):
         strips = [x[:, :, top : top + STRIP + 2] for top in range(0, x.shape[2] - 2, STRIP)]
         return torch.cat([conv2d(strip, weight, *rest) for strip in strips], 2)
 
+    def save(stage, values):
+        np.save(Path(folder, f"{next(number):02}-{stage}.npy"), values[0])
+
+    number = count()
     with mock.patch.object(F, "conv2d", by_strips):
-        _by_pytorch(weights, side, torch.float64, lambda stage, values: np.save(Path(folder, stage), values[0]))
+        _by_pytorch(weights, side, torch.float64, save)
     return []
 
 
@@ -135,20 +138,15 @@ def compare(folder, weights, side, variant, graph):
     return [{"stage": stage} | rows[stage] for stage in truth.stages]
 
 
-@dataclass
 class Truth:
-    """What float64 gives, in a folder."""
+    """What float64 gives, in a folder; `stages`: the files by their names, in the network's order."""
 
-    folder: Path
-
-    @property
-    def stages(self):
-        """Their names, in the network's order."""
-        return [path.stem for path in sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)]
+    def __init__(self, folder):
+        self.stages = {path.stem.partition("-")[2]: path for path in sorted(folder.iterdir())}
 
     def differences(self, stage, values):
         """How far values are from it, channel by channel, which keeps the memory low."""
-        known = np.load(self.folder / f"{stage}.npy", mmap_mode="r")
+        known = np.load(self.stages[stage], mmap_mode="r")
         largest, squares, power = 0.0, 0.0, 0.0
         for one, other in zip(known, values, strict=True):
             away = other - one

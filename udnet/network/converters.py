@@ -41,14 +41,16 @@ def to_mnn(path, out):
 
     model = onnx.load(path)
     for node in model.graph.node:
-        if node.op_type in MISREAD and (axes := _axes(node, model.graph)):
+        if node.op_type in MISREAD and _takes_axes(node):
+            if (axes := _constant(node.input[1], model.graph)) is None:
+                raise _refused(path, "MNN", f"its converter drops the axes that {node.op_type} takes as an input")
             node.attribute.append(onnx.helper.make_attribute("axes", axes))
             del node.input[1]
         if node.op_type.startswith("Reduce") and "keepdims" not in [one.name for one in node.attribute]:
             node.attribute.append(onnx.helper.make_attribute("keepdims", 1))  # MNN's is 0
     with temporary_folder() as folder, replacing(out) as part:
         onnx.save(model, folder / "model.onnx")
-        # the module itself: the command beside it sends what it converts to its makers
+        # the module itself: the command around it logs what it converts
         run = "import sys, _tools; _tools.mnnconvert(sys.argv)"
         model = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", os.fspath(part.absolute())]
         said = _said([sys.executable, "-c", run, *model, "--bizCode", "udnet"], folder)
@@ -65,7 +67,7 @@ def to_ncnn(path, out, form):
     import onnx
 
     graph = onnx.load(path).graph
-    if misread := {node.op_type for node in graph.node if _axes(node, graph)}:
+    if misread := {node.op_type for node in graph.node if _takes_axes(node)}:
         raise _refused(path, "ncnn", f"pnnx drops the axes that {few(sorted(misread))} takes; export it with opset 12")
     pnnx = Path(importlib.util.find_spec("pnnx").submodule_search_locations[0], "pnnx")  # importing it imports torch
     with temporary_folder() as folder:
@@ -88,15 +90,23 @@ def to_ncnn(path, out, form):
                 part.write_text("\n".join([magic, counts, *named, ""]))
 
 
-def _axes(node, graph):
-    """The axes that a reduction takes as an input, if they are known: a list of whole numbers."""
-    from onnx import numpy_helper
+def _takes_axes(node):
+    """Whether a node is a reduction that has its axes as an input."""
+    return node.op_type.startswith("Reduce") and len(node.input) > 1 and node.input[1] != ""
 
-    if not node.op_type.startswith("Reduce") or len(node.input) < 2:
-        return []
-    known = [one for one in graph.initializer if one.name == node.input[1]]
-    known += [one.attribute[0].t for one in graph.node if one.op_type == "Constant" and one.output[0] == node.input[1]]
-    return numpy_helper.to_array(known[0]).ravel().tolist() if known else []
+
+def _constant(name, graph):
+    """The whole numbers of a graph's constant, a list; None where it is none."""
+    from onnx import helper, numpy_helper
+
+    known = {one.name: one for one in graph.initializer}
+    known |= {
+        one.output[0]: helper.get_attribute_value(one.attribute[0]) for one in graph.node if one.op_type == "Constant"
+    }
+    if name not in known:
+        return None
+    value = known[name]
+    return list(value) if isinstance(value, list) else numpy_helper.to_array(value).ravel().tolist()
 
 
 def _shapes(graph):

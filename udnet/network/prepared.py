@@ -86,8 +86,8 @@ def prepared(weights, form):
     (ONNX Runtime's own format), "mnn" (MNN's), "ncnn-param" and "ncnn-bin" (ncnn's two files), "arrays" (66 tensors as
     NumPy's, for the tiled schedule), "inference" (the same 66), "full" (162 tensors) or "vgg16" (VGG16's ImageNet
     checkpoint). The last two are stand-ins of the keys, shapes and size of what the released code loads and cannot be
-    shipped: what the weights lack is seeded. The graph of an ONNX file stays as it is but for "onnx-NAME".
-    `converters.NotTaken` where MNN or ncnn cannot have it.
+    shipped: what the weights lack is seeded. The graph of an ONNX file stays as it is but for "onnx-NAME", and for
+    ncnn, where its weights are UDnet's. `converters.NotTaken` where MNN or ncnn cannot have it.
     """
     folder = weights.sha256[:12]
     if form == "onnx":
@@ -98,7 +98,7 @@ def prepared(weights, form):
     if form == "mnn":
         return _made(f"{folder}/udnet-{__version__}.mnn", form, prepared(weights, "onnx"))
     if form in converters.NCNN:
-        source = prepared(weights, "onnx" if checkpoint.is_onnx(weights.path) else "onnx-counted")
+        source = prepared(weights, "onnx-counted" if _is_udnet(weights.path) else "onnx")
         return _made(f"{folder}/udnet-{__version__}.{form.removeprefix('ncnn-')}", form, source)
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
@@ -120,6 +120,16 @@ def prepared(weights, form):
         f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, {', '.join(converters.FORMS)}, arrays, "
         "inference, full or vgg16"
     )
+
+
+def _is_udnet(path):
+    """Whether a file holds UDnet's weights: a checkpoint that is used does."""
+    if checkpoint.is_onnx(path):
+        try:
+            checkpoint.fitting(checkpoint.read(path), checkpoint.inference_shapes(), path)
+        except CheckpointError:
+            return False
+    return True
 
 
 def cache_folder():

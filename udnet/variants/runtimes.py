@@ -93,16 +93,16 @@ class MnnNetwork(_Network):
 
 
 class NcnnNetwork(_Network):
-    """The two files of a network for ncnn, one picture at a time; `off`: names of its options to turn off, too."""
+    """The two files of a network for ncnn, one picture at a time."""
 
     PRECISION = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 
-    def __init__(self, layers, weights, threads, off=()):
+    def __init__(self, layers, weights, threads):
         import ncnn
 
         self.ncnn, self.net = ncnn, ncnn.Net()
         self.net.opt.num_threads = threads
-        for name in (*self.PRECISION, *off):
+        for name in self.PRECISION:
             setattr(self.net.opt, name, False)
         for load, path in ((self.net.load_param, layers), (self.net.load_model, weights)):
             if load(os.fspath(path)):
@@ -174,7 +174,6 @@ def _variant(name, summary, load, forms, module, converter=None):
     return Variant(name, name.partition("-")[0], summary, load, forms, (module,), missing=missing)
 
 
-NCNN = ("ncnn-param", "ncnn-bin")
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -187,6 +186,13 @@ VARIANTS = {
             "openvino",
         ),
         _variant("mnn", "MNN at high precision, as its converter makes it", load_mnn, ("mnn",), "MNN"),
-        _variant("ncnn", "ncnn without 16-bit numbers, as pnnx makes it", load_ncnn, NCNN, "ncnn", "pnnx"),
+        _variant(
+            "ncnn",
+            "ncnn without 16-bit numbers, as pnnx makes it",
+            load_ncnn,
+            ("ncnn-param", "ncnn-bin"),
+            "ncnn",
+            "pnnx",
+        ),
     )
 }
