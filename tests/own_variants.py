@@ -43,6 +43,10 @@ def brighter(x):
     return x + 1e-3
 
 
+def darker_when_large(x):
+    return x - (0.1 if x.shape[2] >= 64 else 0)
+
+
 def spike(x):
     memory.plant(SPIKE, 0.015)
     return x
@@ -157,6 +161,7 @@ STAGED = variant("staged", same, load=lambda threads: Staged())
 REFERENCE = variant("reference", same, forms=("inference",))
 ALIKE = variant("alike", same, forms=("inference",))
 BRIGHTER = variant("brighter", brighter, forms=("inference",))
+DARKER_WHEN_LARGE = variant("darker-when-large", darker_when_large, forms=("inference",))
 FAILS_ON_WEIGHTS = variant("fails-on-weights", fail, forms=("inference",))
 
 PYTORCH_ALONE = without("pytorch", {"onnxruntime", "onnx", "pandas", "matplotlib", "PIL"})

@@ -173,7 +173,11 @@ def test_no_bytes(text):
 def test_variants_are_listed(capsys):
     assert main(["variants"]) == 0
     said = capsys.readouterr().out
-    heads = re.findall(r"^(\S+): (PyTorch|ONNX Runtime), (the whole image at once|strip by strip)\n {4}\w", said, re.M)
+    heads = re.findall(
+        r"^(\S+): (PyTorch|ONNX Runtime|OpenVINO|MNN|ncnn), (the whole image at once|strip by strip)\n {4}\w",
+        said,
+        re.M,
+    )
     named = [name for name, _, _ in heads]
     assert named == [name for family in catalogue.FAMILIES for name in catalogue.family(family)]
     assert named[: len(VARIANTS)] == list(VARIANTS)

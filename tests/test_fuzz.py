@@ -274,7 +274,9 @@ def values():
 
 
 @given(
-    head=st.dictionaries(st.sampled_from(["seed", "about", "timeout_seconds", "parity_size", "else"]), values()),
+    head=st.dictionaries(
+        st.sampled_from(["seed", "about", "timeout_seconds", "parity_limit", "parity_size", "else"]), values()
+    ),
     block=st.dictionaries(
         st.sampled_from(["variants", "sizes", "threads", "repeats", "runs", "timeline", "weights", "else"]), values()
     ),

@@ -26,6 +26,7 @@ from udnet.pages import notebooks
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 DECLARED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+EXTRAS = [one for name, more in PROJECT["optional-dependencies"].items() if name != "test" for one in more]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 CONDA_NAMES = {
     "matplotlib-base": "matplotlib",
@@ -42,6 +43,7 @@ USED_OTHERWISE = {
     "jupyterlab": ("Makefile", "jupyter lab"),
     "onnxscript": ("udnet/network/export.py", "dynamo=True"),
     "ruff": ("Makefile", "ruff check"),
+    "pnnx": ("udnet/network/converters.py", 'find_spec("pnnx")'),
 }
 
 # As patterns, so that this file does not match itself.
@@ -146,17 +148,27 @@ def test_lock_is_complete_and_holds_nothing_else():
 
 
 def test_every_import_is_declared():
-    declared = pins(DECLARED)
+    declared = pins([*DECLARED, *EXTRAS])
     assert {name: path for name, path in imported().items() if name not in declared} == {}
 
 
-@pytest.mark.parametrize("name", sorted(pins(DECLARED)))
+@pytest.mark.parametrize("name", sorted(pins([*DECLARED, *EXTRAS])))
 def test_every_declared_package_is_used(name):
     if name in USED_OTHERWISE:
         files, text = USED_OTHERWISE[name]
         assert any(text in path.read_text() for path in REPO.glob(files)), f"{name}: no {text!r} in {files}"
     else:
         assert name in imported()
+
+
+def test_extras_are_pinned_and_leave_the_environment_lean():
+    extras = pins(EXTRAS)
+    assert extras and not extras.keys() & locked().keys()
+    assert not extras.keys() & {re.split("[=[]", line)[0] for line in (REPO / "environment.yml").read_text().split()}
+    here = {canonicalize_name(one.name): one.version for one in metadata.distributions()}
+    assert {name: Version(here.get(name, pin)) for name, pin in extras.items()} == {
+        name: Version(pin) for name, pin in extras.items()
+    }
 
 
 # Commands
@@ -184,6 +196,7 @@ def clone(tmp_path):
     ("target", "command"),
     [
         ("env", ".venv/bin/python -m pip install"),
+        ("extras", '--editable ".[runtimes]"'),
         ("reproduce", ".venv/bin/python -m udnet reproduce"),
         ("test", ".venv/bin/python -m pytest\n"),
         ("test-all", ".venv/bin/python -m pytest -m slow\n"),
@@ -223,6 +236,7 @@ def test_continuous_integration_runs_every_test():
     assert os.access(script, os.X_OK)
     targets = re.findall(r"\bmake (test[\w-]*)", re.sub("#.*", "", script.read_text()))
     run = make("--dry-run", *targets).stdout.splitlines()
+    assert "make env extras" in script.read_text()
     assert {".venv/bin/python -m pytest", ".venv/bin/python -m pytest -m slow"} <= set(run)
 
 

@@ -517,7 +517,7 @@ def workbench(tmp_path, monkeypatch):
 
 MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
 MEASURED += [("levers", "measure"), ("photographs", "run"), ("convolutions", "run"), ("steps", "run")]
-MEASURED += [("forecast", "run")]
+MEASURED += [("runtimes", "run"), ("precision", "run"), ("forecast", "run")]
 
 
 def git(repo, *arguments):
@@ -593,6 +593,21 @@ def test_publish_renews_in_place(workbench):
     found = "| a table |\n\n- **Measured** at an older commit, live True.\n"
     assert f"-->\n\n{found}\n<!--" in page and "old\n" not in page and page.endswith("\nThe rest.\n")
     assert publish._changed() is None, "what it makes itself is not in its way the next time"
+
+
+@pytest.mark.parametrize("missing", ["", "MNN not installed"])
+def test_publish_measures_other_runtimes_where_they_are(workbench, monkeypatch, missing, capsys):
+    seen = []
+    monkeypatch.setattr(publish, "renew", lambda: 0)
+    monkeypatch.setattr(publish.runtimes, "missing", lambda: missing)
+    for module in ("runtimes", "precision"):
+        monkeypatch.setattr(
+            getattr(publish, module), "run", lambda folder, module=module: seen.append((module, folder))
+        )
+    assert publish.publish() == 0
+    measured = [("runtimes", workbench.published), ("precision", workbench.published)]
+    assert seen == ([] if missing else measured)
+    assert ("MNN not installed" in capsys.readouterr().err) == bool(missing)
 
 
 def test_publish_with_a_failed_notebook_keeps_the_figures(workbench, monkeypatch):

@@ -393,6 +393,41 @@ def test_outputs_are_compared_at_the_size_that_a_grid_names(grid, tmp_path, monk
         grids.read_grid(grid(block("ALIKE"), head='seed = 1\nparity_size = "big"', name="wrong"))
 
 
+def test_outputs_are_compared_at_every_size_that_a_grid_names(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REFERENCE", own("REFERENCE"))
+    head = 'seed = 1\nparity_limit = 0.01\nparity_size = ["32x48", "64x64"]'
+    path, out = (
+        grid(block("BRIGHTER", "DARKER_WHEN_LARGE", sizes=["32x48", "64x64", "16x16"]), head=head),
+        tmp_path / "x",
+    )
+    for _ in range(2):  # the second time from the parity table on disk
+        done = study.run(path, out, progress=False)
+        differences = done.parity.set_index(["variant", "height"]).largest_difference
+        assert differences.to_dict() == pytest.approx(
+            {
+                ("brighter", 32): 1e-3,
+                ("brighter", 64): 1e-3,
+                ("darker-when-large", 32): 0,
+                ("darker-when-large", 64): 0.1,
+            },
+            rel=1e-3,
+        )
+        ended = {name.partition(":")[2]: status for name, (status, _) in statuses(done).items()}
+        assert ended == {
+            **dict.fromkeys(("BRIGHTER/32x48/t1/r0", "BRIGHTER/64x64/t1/r0", "BRIGHTER/16x16/t1/r0"), "ok"),
+            "DARKER_WHEN_LARGE/32x48/t1/r0": "ok",
+            "DARKER_WHEN_LARGE/64x64/t1/r0": "error",
+            "DARKER_WHEN_LARGE/16x16/t1/r0": "error",
+        }
+        (out / "trials.csv").unlink()
+
+
+@pytest.mark.parametrize("head", ["parity_size = []", "parity_limit = 0", "parity_limit = nan"])
+def test_a_grid_compares_outputs(grid, head):
+    with pytest.raises(Error, match="names no parity_size, or no parity_limit above 0"):
+        grids.read_grid(grid(block("ALIKE"), head=f"seed = 1\n{head}"))
+
+
 def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "REFERENCE", own("REFERENCE"))
     path, out = grid(block("ALIKE", "BRIGHTER", "FAILS_ON_WEIGHTS")), tmp_path / "out"

@@ -19,6 +19,7 @@ from udnet.trials import trial
 from udnet.variants import catalogue, compared, enhancer
 
 HEAVY = {"torch", "onnxruntime", "onnx", "pandas", "matplotlib", "PIL", "psutil", "tqdm", "memory_profiler"}
+HEAVY |= {"openvino", "MNN", "ncnn"}
 
 
 def imported_by(code):
@@ -32,7 +33,9 @@ def imported_by(code):
 # Importing
 
 
-@pytest.mark.parametrize("module", ["system.memory", "variants.catalogue", "variants.compared", "trials.trial"])
+@pytest.mark.parametrize(
+    "module", ["system.memory", "variants.catalogue", "variants.compared", "variants.runtimes", "trials.trial"]
+)
 def test_importing_is_light(module):
     assert not imported_by(f"import udnet.{module}") & HEAVY
 

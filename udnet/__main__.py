@@ -486,7 +486,7 @@ def variants(arguments):
     from udnet.variants.catalogue import FAMILIES, family
 
     width = max(60, shutil.get_terminal_size().columns)
-    runtimes = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
+    runtimes = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
     sees = {"whole": "the whole image at once", "tiled": "strip by strip"}
     for one in (one for name in FAMILIES for one in family(name).values()):
         print(f"{one.name}: {runtimes[one.runtime]}, {sees[one.schedule]}")

@@ -34,24 +34,24 @@ PARITY_SIZES = ((1, 264, 136), (1, 784, 1040))  # the larger is where float32 su
 def run(folder, repeats=3, weights=None, progress=True):
     """Measure every candidate, made from `weights`, into `folder`/exporters and return the `Study` there."""
     found = prepared.find(weights)
-    candidates = {name: made(name, found) for name in CANDIDATES}
+    graphs = {name: made(name, found) for name in CANDIDATES}
     trials = [
         trial.Trial(variant, SIDE, SIDE, 2, repeat, runs=1, weights=str(path))
-        for repeat, variant, path in product(range(repeats), ("onnx", "onnx-lean"), candidates.values())
+        for repeat, variant, path in product(range(repeats), ("onnx", "onnx-lean"), graphs.values())
     ]
     # an inexact one's cost is told too, marked
     grid = Grid("exporters", interleaved(trials, seed=0), seed=0, parity_limit=np.inf)
     done = study.run(grid, folder / FOLDER, weights, progress)
     if not (folder / FOLDER / "differences.csv").exists():
-        files.write_csv(folder / FOLDER / "differences.csv", _differences(candidates, found))
+        files.write_csv(folder / FOLDER / "differences.csv", _differences(graphs, found))
     return done
 
 
-def _differences(candidates, weights):
+def _differences(graphs, weights):
     """Each candidate's largest difference from PyTorch's output, by size; a tidy frame."""
     model = _model(weights, columns=False)
     rows = []
-    for name, path in candidates.items():
+    for name, path in graphs.items():
         for size, difference in export.differences(model, path, PARITY_SIZES):
             rows.append({"candidate": name, "size": size, "largest_difference": difference})
     return pd.DataFrame(rows)
@@ -69,7 +69,7 @@ def read(folder):
 
 
 def made(name, weights):
-    """The file of a candidate, made from `weights` into the cache."""
+    """The ONNX file of a candidate, with these weights, in the cache."""
     dynamo, opset, columns = CANDIDATES[name]
 
     def write(path):

@@ -26,6 +26,7 @@ from udnet.system.files import replacing
 
 TRACED = (2, 3, 64, 96)
 EXPORT_SIZES = ((1, 16, 16), (2, 64, 128), (1, 128, 1024))  # batch, height, width: far from the traced, not square
+OLDER = {"dynamo": False, "opset": 12}  # the exporter and its operators
 CALIBRATION_SIZES = ((64, 96), (128, 96), (192, 128))
 
 
@@ -46,9 +47,9 @@ def export(weights, out, form=None):
     state = read(weights)
     model = load(InferenceUDnet(), state, weights)
     written = load(forms.exported(form)() if form else OnnxUDnet(), state, weights)
-    single, smallest = (written.single, written.smallest) if form else (False, 16)
+    single, smallest, older = (written.single, written.smallest, written.older) if form else (False, 16, False)
     with replacing(out, weights) as part:
-        write(written, part, single=single)
+        write(written, part, single=single, **(OLDER if older else {}))
         sizes = [one for one in EXPORT_SIZES if min(one[1:]) >= smallest and not (single and one[0] > 1)]
         size, difference = max(differences(model, part, sizes), key=lambda row: row[1])
         if not difference <= PARITY_LIMIT:

@@ -16,6 +16,7 @@ class Form(InferenceUDnet):
 
     smallest = 16  # side of a picture
     single = False  # whether an exported graph takes one picture at a time
+    older = False  # whether a graph is exported by PyTorch's older exporter, in older operators
 
     def forward(self, x):
         d, e = self.decoder, self.decoder.pr_encoder
@@ -176,7 +177,7 @@ def compose(*names):
     return type("Composed", tuple(form for name, form in FORMS.items() if name in names) or (Form,), {})
 
 
-# --- for ONNX Runtime, which frees by itself what the graph no longer needs ---
+# --- for ONNX Runtime and others, which free by themselves what the graph no longer needs ---
 
 
 class Shared(Form):
@@ -212,12 +213,29 @@ class Stitched(Form):
         return torch.cat([border(x[..., :2], 1, 0, 1, 1), inside, border(x[..., -2:], 0, 1, 1, 1)], 3)
 
 
+class Counted(Shared):
+    """For ncnn's converter: no number is made from a size, rows and columns are counted, as a sum of ones."""
+
+    older = True  # later operators give a sum its axes as an input, which pnnx does not read
+
+    def statistics(self, x):
+        mean = x.mean(2, keepdim=True).mean(3, keepdim=True)
+        variance = (x - mean).square().mean(2, keepdim=True).mean(3, keepdim=True)
+        return mean, self.spread(self.spread(x, 2), 3), variance
+
+    def spread(self, x, dim):
+        """The unbiased standard deviation along rows or columns."""
+        count = (x[:, :1] * 0 + 1).sum(dim, keepdim=True)
+        return ((x - x.mean(dim, keepdim=True)).square().sum(dim, keepdim=True) / (count - 1)).sqrt()
+
+
 EXPORTED = {  # the graphs that `export` writes by name
     "shared": (Shared,),
     "split": (Split, Shared),
     "stitched": (Stitched, Shared),
     "folded": (Folded, Shared),
     "split-folded": (Folded, Split, Shared),
+    "counted": (Counted,),
 }
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from udnet import Error, __version__
-from udnet.network import checkpoint, sessions
+from udnet.network import checkpoint, converters, sessions
 from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
 from udnet.system.files import DATA, make_folder, python_path, replacing, sweep, write_text
 
@@ -93,22 +93,29 @@ def model(path):
 def prepared(weights, form):
     """The file that a runtime loads, made from `weights` once and kept in the cache.
 
-    weights: from `find`, or from `model` for "onnx", that very file, and "ort"; form: "onnx", "onnx-NAME" (a graph of
-    `forms.EXPORTED`, "onnx-float16" or "onnx-int8"), "ort" (ONNX Runtime's own format), "arrays" (66 tensors as
-    NumPy's, for the tiled schedule), "inference" (the same 66), "full" (162 tensors) or "vgg16" (VGG16's ImageNet
-    checkpoint). The last two are stand-ins of the keys, shapes and size of what the released code loads and cannot be
-    shipped: what the weights lack is seeded. The graph of an ONNX file stays as it is for "onnx", "ort", "onnx-float16"
-    and "onnx-int8".
+    weights: from `find`, or from `model` for the forms of any graph: "onnx", "ort" (ONNX Runtime's own format), "mnn"
+    (MNN's), "ncnn-param" and "ncnn-bin" (ncnn's two files). Other forms: "onnx-NAME" (a graph of `forms.EXPORTED`,
+    "onnx-float16" or "onnx-int8"), "arrays" (66 tensors as NumPy's, for the tiled schedule), "inference" (the same 66),
+    "full" (162 tensors) or "vgg16" (VGG16's ImageNet checkpoint). The last two are stand-ins of the keys, shapes and
+    size of what the released code loads and cannot be shipped: what the weights lack is seeded. The graph of an ONNX
+    file stays as it is but for "onnx-NAME", and for ncnn, where its weights are UDnet's. `converters.NotTaken` where
+    MNN or ncnn cannot have it.
     """
     folder = weights.sha256[:12]
+    stem = f"{folder}/{'graph' if weights.graph else 'udnet'}-{__version__}"
     if form == "onnx" and weights.graph:
         return weights.path
     if form == "onnx":
         # the export depends on this project's code too: each version makes its own
         return _made(f"{folder}/udnet-{__version__}.onnx", form, weights.path)
     if form == "ort":
-        stem = "graph" if weights.graph else "udnet"
-        return _made(f"{folder}/{stem}-{__version__}.ort", form, prepared(weights, "onnx"))
+        return _made(f"{stem}.ort", form, prepared(weights, "onnx"))
+    if form == "mnn":
+        return _made(f"{stem}.mnn", form, prepared(weights, "onnx"))
+    if form in converters.NCNN:
+        counted = not weights.graph and _is_udnet(weights.path)
+        source = prepared(weights, "onnx-counted" if counted else "onnx")
+        return _made(f"{stem}.{form.removeprefix('ncnn-')}", form, source)
     if form.startswith("onnx-"):
         source = prepared(weights, "onnx") if form in REDUCED else weights.path
         return _made(f"{folder}/udnet-{form[5:]}-{__version__}.onnx", form, source)
@@ -126,8 +133,19 @@ def prepared(weights, form):
     if form == "vgg16":
         return _made("vgg16/vgg16.pth", form, say="VGG16's ImageNet checkpoint (527.8 MiB, seeded values)")
     raise CheckpointError(
-        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, arrays, inference, full or vgg16"
+        f"{form}: no such form of weights; choose onnx, onnx-NAME, ort, {', '.join(converters.FORMS)}, arrays, "
+        "inference, full or vgg16"
     )
+
+
+def _is_udnet(path):
+    """Whether a file holds UDnet's weights: a checkpoint that is used does."""
+    if checkpoint.is_onnx(path):
+        try:
+            checkpoint.fitting(checkpoint.read(path), checkpoint.inference_shapes(), path)
+        except CheckpointError:
+            return False
+    return True
 
 
 def cache_folder():
@@ -143,7 +161,7 @@ def cache_folder():
 
 _OURS = re.compile(
     r"([0-9a-f]{12}|seeded|vgg16)/(seeded|inference|full|vgg16|udnet|graph|dynamo|torchscript)[-.\w]*"
-    r"\.(pth|onnx|ort|npz|sha256)"
+    r"\.(pth|onnx|ort|mnn|param|bin|npz|sha256)"
 )
 
 
@@ -289,44 +307,52 @@ def _made(name, form, *weights, say=None):
         child = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
         if child.returncode:
             line = child.stderr.strip().rpartition("\n")[2]
-            raise CheckpointError(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
+            kind = converters.NotTaken if child.returncode == converters.EXIT else CheckpointError
+            raise kind(line or f"{out}: the process that made it: {guard.ending(child.returncode, kills)}")
 
     return cached(name, write, say)
 
 
 def _make(form, out, weights=None):
     """Write a form of `prepared`; weights: the file that it is made from."""
-    from udnet.network import export
-    from udnet.network.model import VGG16, UDnet
-
     try:
-        if form == "seeded":
-            checkpoint.save(seeded(), out)
-        elif form == "inference":
-            checkpoint.strip(weights, out)
-        elif form in REDUCED:
-            (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+        if form in converters.FORMS:
+            converters.convert(weights, out, form)
         elif form == "onnx" and checkpoint.is_onnx(Path(weights)):
             sessions.take(weights, out)
-        elif form.startswith("onnx"):
-            export.export(weights, out, form[5:] or None)
-        elif form == "arrays":
-            checkpoint.write_arrays(weights, out)
         elif form == "ort":
             _optimise(weights, out)
-        elif form == "full":
-            model, state = UDnet(), checkpoint.read(weights)
-            lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
-            checkpoint.load_into(model, lacking | state, weights)
-            checkpoint.save(model.state_dict(), out)
-        elif form == "vgg16":
-            checkpoint.save(_draw(VGG16, seed=0), out)
+        else:
+            _make_by_pytorch(form, out, weights)
     except Error:
         raise
     except Exception as error:  # each library's own kinds
         told = sessions.refused(error, weights)
         said = f"{weights}: cannot be made into {form}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise CheckpointError(said) if told is error else told from None
+
+
+def _make_by_pytorch(form, out, weights):
+    from udnet.network import export
+    from udnet.network.model import VGG16, UDnet
+
+    if form == "seeded":
+        checkpoint.save(seeded(), out)
+    elif form == "inference":
+        checkpoint.strip(weights, out)
+    elif form in REDUCED:
+        (export.to_float16 if form == "onnx-float16" else export.to_int8)(weights, out)
+    elif form.startswith("onnx"):
+        export.export(weights, out, form[5:] or None)
+    elif form == "arrays":
+        checkpoint.write_arrays(weights, out)
+    elif form == "full":
+        model, state = UDnet(), checkpoint.read(weights)
+        lacking = {name: value for name, value in _draw(UDnet, seed=0).items() if name.startswith(TRAINING_ONLY)}
+        checkpoint.load_into(model, lacking | state, weights)
+        checkpoint.save(model.state_dict(), out)
+    elif form == "vgg16":
+        checkpoint.save(_draw(VGG16, seed=0), out)
 
 
 def _optimise(onnx, out):
@@ -360,4 +386,5 @@ if __name__ == "__main__":
     try:
         _make(*sys.argv[1:])
     except Error as error:
-        sys.exit(str(error).replace("\n", "\\n"))
+        print(str(error).replace("\n", "\\n"), file=sys.stderr)
+        sys.exit(converters.EXIT if isinstance(error, converters.NotTaken) else 1)

@@ -36,6 +36,10 @@ LOOKS = {
     "onnx-tiled": ("#003F5C", "d"),
     "pytorch-scratch": ("#A0522D", "H"),
     "onnx-scratch": ("#7B2CBF", "h"),
+    "openvino": ("#E7298A", "v"),
+    "openvino-fixed": ("#7570B3", "D"),
+    "mnn": ("#66A61E", "o"),
+    "ncnn": ("#A6761D", "s"),
 }
 OTHERS = [("#777777", "h"), ("#B8860B", "8"), ("#6A3D9A", "H"), ("#2F4F2F", "*")]  # of the reader's own variants
 STYLE = {

@@ -21,12 +21,14 @@ from udnet.experiments import (
     levers,
     locality,
     photographs,
+    precision,
     proofs,
     quality,
+    runtimes,
     steps,
 )
 from udnet.pages import notebooks, report
-from udnet.system import files, machine
+from udnet.system import files, machine, progress
 from udnet.trials import study, tables
 
 NOTEBOOKS = files.REPO / "notebooks"
@@ -51,6 +53,7 @@ TABLES = {
     "steps.csv": "the seconds of the tiled schedule's threads by step",
     "forecasts.csv": "what three exports were forecast to need from small pictures, and what they needed",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
+    "precision.csv": "each runtime's float32 against float64, stage by stage",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
     "locality.npz": "how far one changed pixel moves the output, with the sums over the image free and held",
@@ -138,6 +141,11 @@ def publish():
     levers.measure(done.folder)
     photographs.run(done.folder)
     forecast.run(done.folder)
+    if missing := runtimes.missing():
+        progress.say(f"the other runtimes are left out: {missing}")
+    else:
+        runtimes.run(done.folder)
+        precision.run(done.folder)
     return renew()
 
 

@@ -29,7 +29,7 @@ class Grid:
     timeout_seconds: float = TIMEOUT_SECONDS
     sha256: str = ""
     parity_limit: float = PARITY_LIMIT  # a variant whose output differs by more is not measured
-    parity_size: tuple[int, int] = PARITY_SIZE  # of the picture whose outputs are compared, height and width
+    parity_sizes: tuple[tuple[int, int], ...] = (PARITY_SIZE,)  # of the pictures whose outputs are compared
 
 
 def read_grid(name, weights=None, model=None):
@@ -45,11 +45,15 @@ def read_grid(name, weights=None, model=None):
     try:
         text = path.read_bytes()
         said = tomllib.loads(text.decode())
-        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_size", "trials"}:
+        if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_limit", "parity_size", "trials"}:
             raise ValueError(f"unknown {min(unknown)!r}")
         trials = [one for block in said["trials"] for one in _expand(block, weights, model)]
         seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", TIMEOUT_SECONDS))
-        size = images.parse_size(str(said["parity_size"])) if "parity_size" in said else PARITY_SIZE
+        limit = float(said.get("parity_limit", PARITY_LIMIT))
+        named = said.get("parity_size", "{}x{}".format(*PARITY_SIZE))
+        sizes = tuple(images.parse_size(str(one)) for one in (named if isinstance(named, list) else [named]))
+        if not sizes or not limit > 0:
+            raise ValueError("it names no parity_size, or no parity_limit above 0")
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
@@ -63,7 +67,7 @@ def read_grid(name, weights=None, model=None):
     for one in {(one.variant, one.model, one.height, one.width): one for one in trials}.values():
         feed(one)
     sha256 = hashlib.sha256(text).hexdigest()
-    return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, parity_size=size)
+    return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, limit, sizes)
 
 
 def interleaved(trials, seed):

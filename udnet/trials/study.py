@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -19,12 +20,12 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from udnet import Error
-from udnet.network import prepared
+from udnet.network import converters, prepared
 from udnet.system import files, guard, machine
 from udnet.tiled import scratch
 from udnet.trials import tables, trial
 from udnet.trials.grid import Grid, read_grid
-from udnet.variants import catalogue
+from udnet.variants import catalogue, runtimes
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
 SKIPPED = "skipped"  # begins what stands in place of a comparison that could not be made
@@ -98,13 +99,14 @@ def _refused(one, status, error):
 
 
 def _check_parity(grid, growing, progress):
-    """Compare each variant's output with the reference's, once for each file that it loads, in fresh processes."""
-    asked = {}
+    """Compare each variant's output with the reference's, for each file that it loads, in fresh processes."""
+    asked, least = {}, {}
     for one in sorted(grid.trials, key=lambda one: one.height * one.width):
         if _comparable(catalogue.find(one.variant)):
-            height, width = (one.height, one.width) if one.model else grid.parity_size
-            compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
-            asked.setdefault(_loaded(one), compared)
+            size = least.setdefault(_loaded(one), (one.height, one.width))
+            for height, width in [size] if one.model else grid.parity_sizes:
+                compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
+                asked.setdefault((*_loaded(one), height, width), compared)
     todo = [asked[key] for key in sorted(asked.keys() - growing.parity_known)]
     result = cache(partial(trial.run, keep_output=True))
     for one in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
@@ -197,14 +199,15 @@ class _Growing:
 
     @property
     def parity_known(self):
-        return {(row["variant"], row["weights"]) for row in self.parity}
+        return {tuple(row[name] for name in ("variant", "weights", "height", "width")) for row in self.parity}
 
     def parity_problem(self, one):
-        """Why a trial's cost is not to be published, or None."""
-        for row in self.parity:
-            if (row["variant"], row["weights"]) != _loaded(one) or row["error"].startswith(SKIPPED):
-                continue
-            if not row["largest_difference"] <= self.grid.parity_limit:
+        """Why a trial's cost is not to be published, or None: by its own size, where outputs of that are compared."""
+        rows = [row for row in self.parity if (row["variant"], row["weights"]) == _loaded(one)]
+        own = [row for row in rows if (row["height"], row["width"]) == (one.height, one.width)]
+        for row in own or rows:
+            good = row["error"].startswith(SKIPPED) or row["largest_difference"] <= self.grid.parity_limit
+            if not good:
                 return row["error"] or f"its output differs from {_reference(one)}'s by {row['largest_difference']:.1e}"
         return None
 
@@ -238,7 +241,9 @@ def describe(grid, weights=None):
     loaded = [prepared.model(path) for path in sorted(models)]
     if any(not one.model for one in grid.trials):
         loaded = [prepared.find(weights), *loaded]
-    names = ("numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas")
+    names = ["numpy", "torch", "onnxruntime", "memory-profiler", "psutil", "pandas"]
+    here = [chosen for chosen in (catalogue.find(one.variant) for one in grid.trials) if not chosen.missing]
+    names += sorted({name for chosen in here for name in chosen.imports} & runtimes.PACKAGES)
     return {
         "grid": grid.name,
         "grid_sha256": grid.sha256,
@@ -271,7 +276,10 @@ def _disk():
 
 
 def _file_sizes(grid, weights):
-    """Bytes of the files that the grid's variants load, by form; `weights`: UDnet's, or else a model."""
-    loading = [one.variant for one in grid.trials if bool(one.model) == weights.graph]
-    forms = {form for name in loading for form in catalogue.find(name).forms}
-    return {form: prepared.prepared(weights, form).stat().st_size for form in sorted(forms)}
+    """Bytes of the files that the grid's variants load, of UDnet's weights or of a model, where they can be had."""
+    chosen = [catalogue.find(one.variant) for one in grid.trials if bool(one.model) == weights.graph]
+    sizes = {}
+    for form in sorted({form for one in chosen for form in one.forms if not one.missing}):
+        with suppress(converters.NotTaken):  # its trials say so
+            sizes[form] = prepared.prepared(weights, form).stat().st_size
+    return sizes

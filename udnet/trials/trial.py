@@ -103,7 +103,7 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     import subprocess
     import threading
 
-    from udnet.network import prepared
+    from udnet.network import converters, prepared
     from udnet.pictures import reference
     from udnet.system import guard
 
@@ -115,7 +115,6 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     given = feed(trial)
     find, named = (prepared.model, trial.model) if trial.model else (prepared.find, trial.weights)
     weights = find(named) if chosen.forms else None
-    paths = [os.fspath(prepared.prepared(weights, form)) for form in chosen.forms]
     about = {
         "trial": trial.name,
         "variant": chosen.name,
@@ -124,6 +123,10 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
         "weights": weights.name if weights else "",
         **{name: getattr(trial, name) for name in ("height", "width", "threads", "repeat")},
     }
+    try:
+        paths = [os.fspath(prepared.prepared(weights, form)) for form in chosen.forms]
+    except converters.NotTaken as error:
+        return Result([about | {"phase": "load", "status": "error", "error": str(error)}])
     if pixels is None:
         pixels = reference.picture(trial.height, trial.width, trial.repeat)
     room = pixels.nbytes + keep_output * pixels.size * 4 + memory.MIB  # the picture, an output, and what is reported

@@ -1,4 +1,4 @@
-"""The variants that are compared: each runtime as released, as it comes, lean, and by the tiled schedule.
+"""The variants that are compared: each runtime as released, as it comes, lean, by the tiled schedule; others beside.
 
 To add one for everybody, write it here; one of your own can stand in any file (`my_model.py:name`).
 """
@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from udnet.system import memory
+from udnet.variants import runtimes
 from udnet.variants.variant import OnnxNetwork, TorchNetwork, Variant, inference_module
 
 
@@ -123,4 +124,4 @@ VARIANTS = {
         _variant("pytorch-scratch", SCRATCH, partial(load_pytorch_tiled, folder=None), "inference", schedule="tiled"),
         _variant("onnx-scratch", SCRATCH, partial(load_onnx_tiled, folder=None), "arrays", schedule="tiled"),
     )
-}
+} | runtimes.VARIANTS

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from udnet import Error
 from udnet.system import memory
 from udnet.variants.catalogue import find, with_scratch, within
 from udnet.variants.variant import enhance
@@ -49,6 +50,8 @@ def load(variant=None, weights=None, threads=None, memory_limit=None, scratch=No
     threads = machine.threads(threads)
     default = "onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"
     chosen = find(default if variant is None else variant)
+    if chosen.missing:
+        raise Error(f"{variant} cannot run here: {chosen.missing}")
     if memory_limit is not None:
         chosen = within(chosen, memory.limit_bytes(memory_limit))
     elif variant is None:

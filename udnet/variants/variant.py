@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-OF_ANY_GRAPH = {"onnx", "ort"}  # forms of `prepared` that are made of any ONNX file, whatever its graph computes
+OF_ANY_GRAPH = {"onnx", "ort", "mnn", "ncnn-param", "ncnn-bin"}  # forms of `prepared` that any ONNX file can have
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Variant:
     """One named way to run a model."""
 
     name: str
-    runtime: str  # "pytorch" or "onnx"
+    runtime: str  # "pytorch" or "onnx", or another of `runtimes`
     summary: str  # one line for a person
     load: Callable  # load(threads, *files) -> network; `files` are those of `forms`, in order
     forms: tuple[str, ...] = ()  # the forms of the weights that it loads, see `prepared.prepared`
