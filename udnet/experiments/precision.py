@@ -3,8 +3,8 @@
 The truth is PyTorch in float64. A fresh process a runtime and size computes the same picture and compares its output,
 then the output of every stage, which the graph is told to give, too. What differs by more than rounding is computed
 again with one thing changed, which the difference would outlast if that were not its cause: the graph with the
-instance norm as one operator, which sums a whole image in float32, against the one that sums columns; MNN with its
-largest Winograd units, its default, and without.
+instance norm as one operator, whose sums are the runtime's own, against the one that sums column by column; MNN with
+the Winograd units that it chooses, and with small ones.
 """
 
 import json
