@@ -250,7 +250,7 @@ def test_a_trial(name, tiny):
     result = trial.run(trial.Trial(name, 16, 24, 1, weights=str(tiny)), keep_output=True)
     assert (result.status, result.error, result.rows[0]["runtime"]) == ("ok", "", name.partition("-")[0])
     plain = trial.run(trial.Trial("onnx", 16, 24, 1, weights=str(tiny)), keep_output=True)
-    np.testing.assert_allclose(result.output, plain.output, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.outputs[0], plain.outputs[0], rtol=0, atol=1e-5)
 
 
 def test_a_graph_that_is_not_taken_is_a_row(tmp_path):

@@ -11,7 +11,7 @@ import platform
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def _check_parity(grid, growing, progress):
                 compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
                 asked.setdefault((*_loaded(one), height, width), compared)
     todo = [asked[key] for key in sorted(asked.keys() - growing.parity_known)]
-    result = cache(partial(trial.run, keep_output=True))
+    result = cache(lambda one: trial.run(one, keep_output=True))
     for one in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
         reference = _reference(one)
         if reference is None:
