@@ -2,17 +2,22 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
+EXTRAS := app
 
 # The Python that makes the environment: python3.11, with which the published study was run, else python3.
 SUITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell python3.11 -c '$(SUITS)' 2>/dev/null && echo python3.11 || echo python3)
 
-.PHONY: help env reproduce test test-all figures publish lab weights clean
+.PHONY: help env extras reproduce test test-all figures publish lab weights clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 env: $(READY) ## the environment in .venv; every other target sees to it (PYTHON=... chooses the Python)
+
+extras: $(READY) ## what the examples need, into the environment: pyproject.toml's extras
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  --no-build-isolation --editable ".[$(EXTRAS)]"
 
 reproduce: $(READY) ## a quick study of this machine, its figures and notebooks under build/, beside the published numbers
 	@$(BIN)/python -m udnet reproduce
