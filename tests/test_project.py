@@ -26,7 +26,8 @@ from udnet.pages import notebooks
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 DECLARED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
-EXTRAS = [one for name, more in PROJECT["optional-dependencies"].items() if name != "test" for one in more]
+EXTRAS = {name: needs for name, needs in PROJECT["optional-dependencies"].items() if name != "test"}
+OPTIONAL = [one for needs in EXTRAS.values() for one in needs]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 CONDA_NAMES = {
     "matplotlib-base": "matplotlib",
@@ -95,8 +96,9 @@ def code(path):
 @cache
 def imported():
     """Distribution -> one file that imports it, for every third-party import of the project."""
-    files = [*(REPO / "udnet").rglob("*.py"), *(REPO / "tests").rglob("*.py"), *NOTEBOOKS]
-    ours = {"udnet", *(path.stem for path in (REPO / "tests").rglob("*.py"))}
+    others = [path for name in ("tests", "examples") for path in (REPO / name).rglob("*.py")]
+    files = [*(REPO / "udnet").rglob("*.py"), *others, *NOTEBOOKS]
+    ours = {"udnet", *(path.stem for path in others)}
     distributions = metadata.packages_distributions()
     found = {}
     for path in files:
@@ -147,12 +149,23 @@ def test_lock_is_complete_and_holds_nothing_else():
     assert {name: Version(metadata.version(name)).public for name in needed} == locked()
 
 
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_is_pinned_and_agrees_with_the_lock(extra):
+    assert pins(EXTRAS[extra]).keys().isdisjoint(pins(DECLARED))
+    try:
+        needed = with_what_they_need(EXTRAS[extra])
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"the extra {extra} is not installed: make extras")
+    installed = {name: Version(metadata.version(name)).public for name in needed & locked().keys()}
+    assert installed.items() <= locked().items()
+
+
 def test_every_import_is_declared():
-    declared = pins([*DECLARED, *EXTRAS])
+    declared = pins([*DECLARED, *OPTIONAL])
     assert {name: path for name, path in imported().items() if name not in declared} == {}
 
 
-@pytest.mark.parametrize("name", sorted(pins([*DECLARED, *EXTRAS])))
+@pytest.mark.parametrize("name", sorted(pins([*DECLARED, *OPTIONAL])))
 def test_every_declared_package_is_used(name):
     if name in USED_OTHERWISE:
         files, text = USED_OTHERWISE[name]
@@ -162,7 +175,7 @@ def test_every_declared_package_is_used(name):
 
 
 def test_extras_are_pinned_and_leave_the_environment_lean():
-    extras = pins(EXTRAS)
+    extras = pins(OPTIONAL)
     assert extras and not extras.keys() & locked().keys()
     assert not extras.keys() & {re.split("[=[]", line)[0] for line in (REPO / "environment.yml").read_text().split()}
     here = {canonicalize_name(one.name): one.version for one in metadata.distributions()}
@@ -196,7 +209,7 @@ def clone(tmp_path):
     ("target", "command"),
     [
         ("env", ".venv/bin/python -m pip install"),
-        ("extras", '--editable ".[runtimes]"'),
+        ("extras", f'--editable ".[{",".join(EXTRAS)}]"\n'),
         ("reproduce", ".venv/bin/python -m udnet reproduce"),
         ("test", ".venv/bin/python -m pytest\n"),
         ("test-all", ".venv/bin/python -m pytest -m slow\n"),
@@ -236,8 +249,8 @@ def test_continuous_integration_runs_every_test():
     assert os.access(script, os.X_OK)
     targets = re.findall(r"\bmake (test[\w-]*)", re.sub("#.*", "", script.read_text()))
     run = make("--dry-run", *targets).stdout.splitlines()
-    assert "make env extras" in script.read_text()
     assert {".venv/bin/python -m pytest", ".venv/bin/python -m pytest -m slow"} <= set(run)
+    assert script.read_text().index("make env extras") < script.read_text().index("make test"), "or their tests skip"
 
 
 # Files
@@ -326,6 +339,15 @@ def test_notebook_is_fit_to_publish(path):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "restart and run all"
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"] == []
+
+
+def test_the_app_is_shown_as_it_is():
+    cells = nbformat.read(REPO / "notebooks" / "07-findings.ipynb", 4).cells
+    (cell,) = (cell for cell in cells if cell.cell_type == "code" and "examples" in cell.source)
+    shown = [output["data"]["text/markdown"] for output in cell.outputs]
+    assert [text.partition("```python\n")[2] for text in shown] == [
+        f"{(REPO / 'examples' / name).read_text()}```" for name in ("app.py", "page.py")
+    ], "run notebook 7 anew"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ import itertools
 import math
 import subprocess
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -366,3 +367,48 @@ def test_a_picture_that_is_given_up_stops_where_it_is(tiled, error):
     with pytest.raises(error):
         network._run(2048, 128, read, write=None)  # two strips at once, each of 256 pieces
     assert len(calls) < 128
+
+
+def test_progress_is_told_as_the_fraction_of_all_work(tiled):
+    network, told, pixels = planned(tiled["onnx"], 64, 8, (plans.NOTHING,)), [], reference.picture(64, 192)
+    given = network.enhance(pixels, progress=lambda done: told.append((done, threading.get_ident())))
+    assert np.array_equal(given, network.enhance(pixels))
+    fractions, threads = zip(*told, strict=True)
+    plan = network.plan(64, 192)
+    first = plan.work["encode"] / sum(plan.work.values())
+    assert fractions[2::3][0] == pytest.approx(first) and len(fractions) == schedule.PASSES * len(plan.strips)
+    assert list(fractions) == sorted(set(fractions)) and fractions[-1] == 1
+    assert set(threads) == {threading.get_ident()}, "where a page may be told"
+
+
+def test_what_progress_raises_ends_the_picture_and_the_next_one_runs(tiled):
+    class Gone(BaseException):
+        """As a server raises it of a visitor who left."""
+
+    def leave(done):
+        told.append(done)
+        raise Gone
+
+    network, told, pixels = planned(tiled["onnx"], 64, 8, (plans.NOTHING,)), [], reference.picture(64, 192)
+    with pytest.raises(Gone):
+        network.enhance(pixels, progress=leave)
+    assert len(told) == 1
+    assert network.enhance(pixels).shape == pixels.shape
+
+
+def test_the_seconds_of_a_plan_follow_its_work(tiled):
+    network = schedule.TiledNetwork(tiled["onnx"].new, tiled["onnx"].weights, 2)
+    small, large = plans.leanest(512, 512, 2), plans.leanest(1024, 1024, 2)
+    assert network.seconds(large) / network.seconds(small) == pytest.approx(large.multiply_adds / small.multiply_adds)
+    vars(network)["_multiply_adds"] = 1e9
+    assert network.seconds(small) == pytest.approx(small.multiply_adds / 2e9)
+
+
+def test_what_the_caller_holds_counts_beside_the_picture(tiled, monkeypatch):
+    network, counted = tiled["onnx"], []
+    monkeypatch.setattr(network, "enhance", lambda pixels, beside, progress: counted.append(beside) or pixels)
+    ours = enhancer.Enhancer(None, network, None)
+    picture = photographs.Picture(reference.picture(8, 8), alpha=np.zeros((8, 8), np.uint8))
+    ours(picture)
+    ours(picture, beside=50 * MIB)
+    assert counted == [picture.beside, picture.beside + 50 * MIB]

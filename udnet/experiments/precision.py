@@ -26,7 +26,6 @@ from udnet.network import converters, prepared
 from udnet.pictures import images, reference
 from udnet.system import files
 from udnet.variants import catalogue, runtimes
-from udnet.variants.variant import OnnxNetwork
 
 FILE = "precision.csv"
 JOB = ["weights", "side", "variant", "graph"]
@@ -196,8 +195,6 @@ def _runner(variant, folder):
     """What runs the graph in a folder: a function from arrays by the names of the inputs to a list of outputs."""
     path, threads = folder / "model.onnx", scaling.THREADS
     name = variant.partition(",")[0]
-    if name == "onnx":
-        return partial(OnnxNetwork(path, threads).session.run, None)
     chosen = catalogue.find(name)
     made = [folder / form for form in chosen.forms if form in converters.FORMS]
     for out in made:

@@ -21,6 +21,7 @@ The norm is folded into the weights of the convolution after it, the attention i
 and the mean of a convolution's output follows from sums of its input, so that no convolution runs for its mean alone.
 """
 
+import itertools
 import math
 import sys
 import threading
@@ -114,6 +115,11 @@ class TiledNetwork:
         disk = scratch.measured(self.folder)
         return disk and plans.Speed(self.threads * self._multiply_adds, disk.rate, disk.room)
 
+    def seconds(self, plan):
+        """How long a plan is expected to take on this machine, by what its threads compute in a second."""
+        speed = plan.scratch_bytes and self.speed
+        return plan.seconds(speed or plans.Speed(self.threads * self._multiply_adds, math.inf, 0))
+
     @cached_property
     def _multiply_adds(self):
         """What a thread computes in a second, by a block as the schedule has them."""
@@ -161,10 +167,11 @@ class TiledNetwork:
 
         return out, self._run(*x.shape[1:], read, write, kernels)
 
-    def enhance(self, pixels, beside=0):
+    def enhance(self, pixels, beside=0, progress=None):
         """One picture, uint8 height x width x 3, to the same: nothing of its size is ever held in floats.
 
-        `beside`: bytes that the process holds beside the picture, which the limit has to hold as well.
+        `beside`: bytes that the process holds beside the picture, which the limit has to hold as well. `progress` is
+        called in this thread, strip by strip, with the fraction that is done: what it raises ends the picture.
         """
         down, across = (images.reflected(side) for side in pixels.shape[:2])
         out = memory.fresh(pixels.shape, pixels.dtype)
@@ -177,15 +184,15 @@ class TiledNetwork:
             target = out[slice(*rows), slice(*columns)]
             target[:] = images.to_pixels(values[None], *target.shape[:2])
 
-        self._run(len(down), len(across), read, write, beside=beside)
+        self._run(len(down), len(across), read, write, beside=beside, progress=progress)
         return out
 
-    def _run(self, height, width, read, write, kernels=None, beside=0):
+    def _run(self, height, width, read, write, kernels=None, beside=0, progress=None):
         plan = self.plan(height, width, beside)
         with ExitStack() as stack:
             file = stack.enter_context(scratch.Scratch(self.folder, plan.scratch_bytes)) if plan.scratch_bytes else None
             pool = stack.enter_context(ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread))
-            advance = stack.enter_context(_progress(plan))
+            advance = _told(plan, progress) if progress else stack.enter_context(_shown(plan))
             picture = _Picture(self, plan, read, pool, advance, file, kernels)
             try:
                 with picture.or_give_up():
@@ -196,8 +203,20 @@ class TiledNetwork:
             return picture.kernels
 
 
+def _told(plan, progress):
+    """A function that tells a caller of so many columns that have passed a pass: as the fraction of all work."""
+    passed, done = 0, [0, *itertools.accumulate(plan.work.values())]
+
+    def advance(columns):
+        nonlocal passed
+        passed += columns
+        progress(float(np.interp(passed / plan.width, range(PASSES + 1), done) / done[-1]))
+
+    return advance
+
+
 @contextmanager
-def _progress(plan):
+def _shown(plan):
     """A function that tells a person who waits for a large picture of so many columns that have passed a pass."""
     if plan.height * plan.width < plans.LARGE or not sys.stderr.isatty():
         yield lambda columns: None

@@ -14,20 +14,22 @@ from udnet.variants.variant import enhance
 class Enhancer:
     """A loaded network, called with a picture: a uint8 array, height x width x 3, or a Pillow image of any mode.
 
-    Returns the enhanced picture, same kind and size; an image upright, as RGB or RGBA. `network(x)` takes and returns
-    float32 arrays, batch x 3 x height x width, unclipped. `variant` and `weights` say what runs.
+    Returns the enhanced picture, same kind and size; an image upright, as RGB or RGBA. A tiled network counts `beside`
+    bytes, which its process holds besides, within its limit, and calls `progress` with the fraction that is done; what
+    that raises ends the picture. `network(x)` takes and returns float32 arrays, batch x 3 x height x width, unclipped.
+    `variant` and `weights` say what runs.
     """
 
     def __init__(self, variant, network, weights):
         self.variant, self.network, self.weights = variant, network, weights
 
-    def __call__(self, picture):
+    def __call__(self, picture, beside=0, progress=None):
         if isinstance(picture, np.ndarray):
-            return enhance(self.network, picture)
+            return enhance(self.network, picture, beside, progress)
         from udnet.pictures import photographs
 
         given = picture if isinstance(picture, photographs.Picture) else photographs.of(picture)
-        done = replace(given, pixels=enhance(self.network, given.pixels, given.beside))
+        done = replace(given, pixels=enhance(self.network, given.pixels, beside + given.beside, progress))
         return done if given is picture else done.image
 
     def __repr__(self):

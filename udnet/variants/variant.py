@@ -112,16 +112,17 @@ def inference_module(path, form=None):
     return module
 
 
-def enhance(network, pixels, beside=0):
+def enhance(network, pixels, beside=0, progress=None):
     """One picture through a network: uint8 height x width x 3 in and out; any size, padded and cropped back.
 
-    `beside`: bytes that the process holds beside the picture, for a network that plans by a memory limit.
+    `beside`: bytes that the process holds beside the picture, for a network that plans by a memory limit. `progress`:
+    what a network that takes the picture in pieces calls with the fraction that is done.
     """
     from udnet.pictures import images
 
     images.need_pixels(pixels)
     if hasattr(network, "enhance"):
-        return network.enhance(pixels, beside)
+        return network.enhance(pixels, beside, progress)
     height, width = pixels.shape[:2]
     output = network(images.to_batch(pixels))
     if not images.is_batch(output, height, width):

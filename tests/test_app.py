@@ -1,0 +1,391 @@
+"""The app of `examples/` as its visitors have it: in a browser, its whole process under the kernel's own limit."""
+
+import asyncio
+import gc
+import importlib
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPO, soon
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+import udnet
+from udnet.pictures import folders, photographs, scenes
+from udnet.system import guard, memory
+from udnet.system.memory import MIB
+
+pytest.importorskip("streamlit", reason="no streamlit: make extras")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LIMIT = 512 * MIB
+PATIENCE = 300_000  # milliseconds for what computes: other tests keep the cores busy
+
+
+# --- its parts ---
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The server's module, as `streamlit run` imports it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["app.py", "--memory-limit", "300MiB"])
+        patch.setattr(memory, "return_freed_memory", lambda: None)  # which is for good, and this process is shared
+        patch.syspath_prepend(str(REPO / "examples"))
+        app = importlib.import_module("app")
+        yield app
+        sys.modules.pop("app")
+        app.folder.cleanup()
+
+
+def test_the_limit_is_that_of_the_command_line(app, capsys):
+    assert app.LIMIT == 300 * MIB and app.limit([]) == LIMIT
+    for wrong in ("much", "1KiB"):
+        with pytest.raises(SystemExit):
+            app.limit(["--memory-limit", wrong])
+        assert capsys.readouterr().err.splitlines()[-1].startswith("streamlit run examples/app.py --: error: --memory-")
+
+
+def test_a_folder_in_memory_is_refused(app, capsys, monkeypatch):
+    monkeypatch.setattr(app.scratch, "find", lambda: None)
+    with pytest.raises(SystemExit):
+        app.limit([])
+    assert "set TMPDIR" in capsys.readouterr().err
+
+
+def test_turns_are_taken_in_the_order_in_which_visitors_came(app):
+    turns, order, told = app.Turns(), [], []
+
+    def visit(name):
+        with turns.turn(told.append):
+            order.append(name)
+
+    with turns.turn(told.append):
+        visitors = []
+        for name in "abc":
+            visitors.append(threading.Thread(target=visit, args=name))
+            visitors[-1].start()
+            assert soon(lambda: len(turns.waiting) == len(visitors) + 1)
+        assert soon(lambda: set(told) == {1, 2, 3}) and order == []
+    for one in visitors:
+        one.join()
+    assert order == ["a", "b", "c"] and turns.waiting == []
+
+
+def test_who_leaves_while_waiting_or_in_his_turn_frees_it(app):
+    class Gone(BaseException):
+        """As Streamlit raises it."""
+
+    def leave(count):
+        raise Gone
+
+    turns = app.Turns()
+    with turns.turn(leave), pytest.raises(Gone), turns.turn(leave):
+        pass
+    with pytest.raises(Gone), turns.turn(leave):
+        raise Gone
+    assert turns.waiting == []
+
+
+def sent(app, file, headers=()):
+    """What a PUT of a file gives Streamlit: its scope and body, and what was answered by the way."""
+    edge = b"edge"
+    about = b'Content-Disposition: form-data; name="file"; filename="a \xc3\xa9.png"\r\nContent-Type: image/png'
+    body = b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (edge, about, file, edge)
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    given, answers = [], []
+
+    async def receive():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def send(message):
+        answers.append(message)
+
+    async def streamlit(scope, receive, send):
+        given.append((dict(scope["headers"]), (await receive())["body"]))
+
+    length = headers or [(b"content-length", str(len(body)).encode())]
+    kind = [(b"content-type", b"multipart/form-data; boundary=edge"), (b"cookie", b"theirs")]
+    scope = {"type": "http", "method": "PUT", "path": "/", "query_string": b"", "headers": [*length, *kind]}
+    asyncio.run(app.UploadsOnDisk(streamlit)(scope, receive, send))
+    return given, answers
+
+
+def test_an_upload_goes_to_the_disk_and_its_name_to_streamlit(app):
+    file = os.urandom(3 * MIB)
+    ((headers, body),), answers = sent(app, file)
+    assert answers == [] and len(body) < 500 and headers[b"cookie"] == b"theirs" and b"content-length" not in headers
+    assert b'filename="a%20%C3%A9.png"' in body
+    (name,) = re.findall(rb"[\w-]+\.upload", body)
+    job = app.Job("an id", "a é.png", name.decode())
+    assert job.source.read_bytes() == file and list(app.FOLDER.glob("*.upload")) == []
+
+
+def test_what_no_page_takes_is_removed_in_time(app):
+    sent(app, b"left")
+    (left,) = app.FOLDER.glob("*.upload")
+    os.utime(left, (0, 0))
+    sent(app, b"new")
+    assert not left.exists()
+    (new,) = app.FOLDER.glob("*.upload")
+    new.unlink()
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"%d" % (1 << 40))], [(b"transfer-encoding", b"chunked")]])
+def test_an_upload_that_is_too_large_is_not_even_read(app, headers):
+    given, answers = sent(app, b"", headers)
+    assert given == [] and answers[0]["status"] == 413 and list(app.FOLDER.glob("*.upload")) == []
+
+
+def test_a_picture_goes_with_the_page_that_had_it(app):
+    (app.FOLDER / "one.upload").write_bytes(b"...")
+    job = app.Job("an id", "../reef.JPG", "one.upload")
+    folder = Path(job.folder.name)
+    assert folder.is_dir() and folder.parent == app.FOLDER and job.out.suffix == ".JPG" and app.JOBS["an id"] is job
+    del job
+    gc.collect()
+    assert not folder.exists() and "an id" not in app.JOBS
+
+
+# --- all of it ---
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Photographs by name, drawn, and one of noise, which is the largest as a file."""
+    folder = tmp_path_factory.mktemp("uploads")
+    reef = Image.fromarray(scenes.draw(3, 540, 960).picture)
+    for name, height, width in (("small", 325, 500), ("middle", 1080, 1920), ("large", 2160, 3840)):
+        reef.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{name}.jpg", quality=92)
+    noise = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png", compress_level=1)
+    (folder / "words.jpg").write_text("no picture")
+    for place in range(10):
+        reef.resize((400 + place, 300)).save(folder / f"{place}.png")
+        with (folder / f"{place}.png").open("ab") as file:
+            file.write(bytes(5 * MIB))  # much to hold, and little to enhance
+    return folder
+
+
+class Server:
+    """The app in a control group of its limit."""
+
+    def __init__(self, group, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.group, self.url, self.folder = group, f"http://127.0.0.1:{self.port}", folder
+        options = ["--server.headless=true", f"--server.port={self.port}", "--server.address=127.0.0.1"]
+        command = [sys.executable, "-m", "streamlit", "run", str(REPO / "examples" / "app.py"), *options]
+        command += ["--browser.gatherUsageStats=false", "--", "--memory-limit", str(LIMIT)]
+        with (folder / "log").open("w") as log:
+            own = os.environ | {"TMPDIR": str(folder)}
+            self.process = subprocess.Popen(group.command(command), cwd=folder, env=own, stdout=log, stderr=log)
+        assert soon(self.answers, 120), self.log()
+
+    def answers(self):
+        assert self.process.poll() is None, self.log()
+        try:
+            return urllib.request.urlopen(f"{self.url}/_stcore/health").status == 200
+        except urllib.error.URLError:
+            return False
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+    def peak(self, of="VmHWM"):
+        """The process's peak since it was last asked, in bytes."""
+        about = Path(f"/proc/{self.process.pid}")
+        size = int(re.search(rf"{of}:\s+(\d+)", (about / "status").read_text())[1]) * 1024
+        (about / "clear_refs").write_text("5")
+        return size
+
+    def check(self):
+        assert self.process.poll() is None and not self.group.killed, self.log()
+        assert "Traceback" not in self.log()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    if BROWSER is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    group = guard.ControlGroup.make(LIMIT)
+    if group is None:
+        pytest.skip("this process may not make a memory control group")
+    folder = tmp_path_factory.mktemp("server")
+    try:
+        server = Server(group, folder)
+        yield server
+        server.process.terminate()
+        server.process.wait(30)
+        assert list(folder.glob("udnet-app-*")) == [], "pictures are left behind"
+    finally:
+        group.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--disable-gpu", "--disable-quic"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page as a new visitor, and closes all of them; afterwards the server is still well."""
+    pages = []
+
+    def visit():
+        pages.append(browser.new_page(viewport={"width": 1280, "height": 900}))
+        pages[-1].set_default_timeout(PATIENCE)
+        pages[-1].goto(server.url)
+        return pages[-1]
+
+    yield visit
+    for page in pages:
+        page.close()
+    server.check()
+
+
+def upload(page, path):
+    page.locator("input[type=file]").set_input_files(path)
+
+
+def answer(page):
+    """The file that a visitor downloads, as its name and bytes, once it is there."""
+    link = page.get_by_role("link", name="Download")
+    link.wait_for()
+    with page.expect_download() as got:
+        link.click()
+    return got.value.suggested_filename, Path(got.value.path()).read_bytes()
+
+
+def same(answered, expected):
+    """Whether a picture is what the package gives: by another plan a value here and there is rounded the other way.
+
+    In a JPEG that moves its block of 8x8 by a few levels.
+    """
+    pixels = np.asarray(Image.open(io.BytesIO(answered)))
+    assert pixels.shape == expected.shape
+    apart = np.abs(pixels.astype(int) - expected)
+    return apart.max() <= 8 and (apart > 0).mean() < 2e-3
+
+
+@pytest.fixture(scope="module")
+def enhanced(files, tmp_path_factory):
+    """The pixels of a file that the package itself enhances and writes."""
+    network, folder, known = udnet.load(memory_limit=LIMIT), tmp_path_factory.mktemp("enhanced"), {}
+
+    def enhanced(name):
+        if name not in known:
+            folders.enhance_file(network, files / name, folder / name)
+            known[name] = np.asarray(Image.open(folder / name))
+        return known[name]
+
+    return enhanced
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small.jpg", "middle.jpg", "large.jpg", "noise.png"])
+def test_a_picture_is_enhanced_as_by_the_package(visit, server, files, enhanced, tmp_path, name):
+    page = visit()
+    upload(page, files / name)
+    if name != "small.jpg":  # which may be done before it is seen
+        height, width = enhanced_size(files / name)
+        page.get_by_text(re.compile(rf"{height}x{width} takes about \d+ s .*, and the app \d+ MiB")).wait_for()
+    given, bytes = answer(page)
+    assert given == f"{Path(name).stem}-enhanced{Path(name).suffix}"
+    assert same(bytes, enhanced(name))
+    page.screenshot(path=tmp_path / "page.png")
+    for picture in page.locator("[data-testid=stImage] img").all():
+        kept = page.request.get(picture.evaluate("one => one.src")).body()
+        assert max(Image.open(io.BytesIO(kept)).size) <= 1024, "as the page shows it"
+    page.reload()  # a new visitor, to Streamlit
+    page.get_by_text("A photograph").wait_for()
+    assert page.get_by_role("link", name="Download").count() == 0
+    assert server.peak() <= LIMIT
+
+
+def enhanced_size(path):
+    header = photographs.header(path, path.with_name("out.png"))
+    return header.height, header.width
+
+
+@pytest.mark.slow
+def test_what_is_no_picture_is_one_line_and_the_next_one_is_enhanced(visit, files, enhanced):
+    page = visit()
+    upload(page, files / "words.jpg")
+    said = page.locator("[data-testid=stAlert]")
+    said.wait_for()
+    assert said.inner_text().startswith("words.jpg: empty, cut short, or not a JPEG") and "\n" not in said.inner_text()
+    page.get_by_role("button", name="Remove").click()
+    expect(said).to_have_count(0)
+    upload(page, files / "small.jpg")
+    assert same(answer(page)[1], enhanced("small.jpg"))
+
+
+@pytest.mark.slow
+def test_a_picture_beyond_the_limit_is_one_line_with_the_least_that_it_needs(visit, tmp_path):
+    Image.new("RGB", (8000, 6000)).save(tmp_path / "huge.png")
+    page = visit()
+    upload(page, tmp_path / "huge.png")
+    said = page.locator("[data-testid=stAlert]", has_text="its process takes at least")
+    said.wait_for()
+    (least,) = re.findall(r"at least ([\d,]+) MiB: raise the memory limit$", said.inner_text())
+    assert int(least.replace(",", "")) * MIB > LIMIT
+
+
+@pytest.mark.slow
+def test_two_at_once_take_turns(visit, server, files, enhanced):
+    first, second = visit(), visit()
+    upload(first, files / "middle.jpg")
+    first.get_by_text("1080x1920 takes about").wait_for()
+    upload(second, files / "small.jpg")
+    second.get_by_text("One picture is enhanced at a time: 1 before yours").wait_for()
+    assert same(answer(second)[1], enhanced("small.jpg"))
+    assert same(answer(first)[1], enhanced("middle.jpg"))
+    assert server.peak() <= LIMIT
+
+
+@pytest.mark.slow
+def test_what_nobody_waits_for_is_given_up(visit, server, files, enhanced):
+    gone, then = visit(), visit()
+    upload(gone, files / "large.jpg")
+    gone.get_by_text("2160x3840 takes about").wait_for()
+    (half_done,) = server.folder.glob("udnet-app-*/*/picture.jpg")
+    gone.close()
+    upload(then, files / "middle.jpg")
+    then.get_by_text("1080x1920 takes about").wait_for()
+    assert not half_done.with_name("enhanced.jpg").exists()
+    assert same(answer(then)[1], enhanced("middle.jpg"))
+    assert server.peak() <= LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sessions", [1, 10])
+def test_many_pictures_take_no_more_than_few(visit, server, files, sessions):
+    """Ten uploads of one visitor, or of ten who all stay."""
+    peaks, held, page = [], [], visit()
+    for place in range(10):
+        upload(page, files / f"{place}.png")
+        assert answer(page)[0] == f"{place}-enhanced.png"
+        peaks.append(server.peak())
+        held.append(server.peak("VmRSS"))
+        if sessions == 1:
+            page.get_by_role("button", name="Remove").click()
+            expect(page.get_by_role("link", name="Download")).to_have_count(0)
+        else:
+            page = visit()
+    assert max(peaks[5:]) < max(peaks[:5]) + 16 * MIB, "a visitor's page takes some hundred kilobytes"
+    assert held[-1] < held[1] + 16 * MIB
