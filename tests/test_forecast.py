@@ -168,11 +168,12 @@ def test_forecasts_are_held_against_trials_in_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast, "variants", lambda: [LEAN])
     with pytest.raises(NotMeasured):
         forecast.read(tmp_path)
-    forecast.run(tmp_path, {(120, 160): 2}, forecast.EXPORTS[:1], progress=False)
+    cases = {("dynamo-18", 120, 160): 2, ("dynamo-18", 60, 60): 1}
+    forecast.run(tmp_path, dict([*cases.items()][:1]), progress=False)
     before = (tmp_path / forecast.FILE).read_bytes()
     assert b"." not in before.partition(b"\n")[2], "bytes are whole"
     monkeypatch.setattr(forecast.guard, "safe_limit", lambda: 0)
-    table = forecast.run(tmp_path, {(120, 160): 2, (60, 60): 1}, forecast.EXPORTS[:1], progress=False)
+    table = forecast.run(tmp_path, cases, progress=False)
     assert (tmp_path / forecast.FILE).read_bytes().startswith(before), "what is there is kept"
     assert list(table.trials) == [2, 0]  # what will not fit is forecast alone
     assert table.measured_bytes.notna().tolist() == [True, False]

@@ -201,22 +201,23 @@ def as_text(forecasts, limit=None):
 # --- held against trials ---
 
 FILE = "forecasts.csv"
-EXPORTS = (exporters.CHOSEN, "dynamo-18", "torchscript-12")  # graphs of UDnet that differ in how its norms are written
-CASES = {(1024, 1024): 3, (1080, 1920): 1, (2160, 3840): 1}  # sizes, and trials of each variant there
+CASES = {  # exports of UDnet, which differ in how its norms are written, and sizes: trials of each variant there
+    **{(export, 1024, 1024): 3 for export in (exporters.CHOSEN, "dynamo-18", "torchscript-12")},
+    (exporters.CHOSEN, 2160, 3840): 1,
+}
 COLUMNS = [
     *("export", "height", "width", "variant", "peak_bytes", "low_bytes", "high_bytes", "tensors_bytes"),
     *("measured_bytes", "trials", "error"),
 ]
 
 
-def run(folder, cases=CASES, exports=EXPORTS, weights=None, progress=True):
+def run(folder, cases=CASES, weights=None, progress=True):
     """Forecast every variant of UDnet's exports, then measure it, into `forecasts.csv` of a folder; returns the table.
 
-    `cases`: trials by (height, width). What is there is kept. What will not fit this machine is forecast alone.
+    `cases`: trials by (export, height, width). What is there is kept. What will not fit this machine is forecast alone.
     """
     found = prepared.find(weights)
-    todo = [(export, *size) for export in exports for size in cases]
-    jobs.run(Path(folder) / FILE, COLUMNS, todo, partial(_held_against, found, cases), progress)
+    jobs.run(Path(folder) / FILE, COLUMNS, list(cases), partial(_held_against, found, cases), progress)
     return read(folder)
 
 
@@ -225,10 +226,10 @@ def _held_against(weights, cases, export, height, width):
     for one in forecast(model, (height, width), threads=2):
         about = asdict(one)
         sizes = {name: about[name] for name in ("peak_bytes", "low_bytes", "high_bytes")}
-        results = []
+        results, trials = [], cases[export, height, width]
         if one.high_bytes < guard.safe_limit():
             asked = trial.Trial(one.variant, height, width, 2, runs=1, model=str(model))
-            results = [trial.run(asked) for _ in range(cases[height, width])]
+            results = [trial.run(asked) for _ in range(trials)]
         peaks = [max(row["peak_bytes"] for row in result.rows) for result in results if result.status == "ok"]
         sizes["measured_bytes"] = np.median(peaks) if peaks else np.nan
         yield about | pd.Series(sizes).round().to_dict() | {"trials": len(peaks)}
