@@ -515,8 +515,8 @@ def workbench(tmp_path, monkeypatch):
     return SimpleNamespace(repo=repo, published=published)
 
 
-MEASURED = [(name, "run") for name in ("instruments", "exporters", "audit", "locality", "quality", "proofs")]
-MEASURED += [("levers", "measure"), ("photographs", "run"), ("convolutions", "run"), ("steps", "run")]
+RUN = ("instruments", "exporters", "audit", "locality", "quality", "proofs", "photographs", "convolutions", "steps")
+MEASURED = [("levers", "measure"), *((name, "run") for name in (*RUN, "serving"))]
 
 
 def git(repo, *arguments):

@@ -22,6 +22,7 @@ from udnet.experiments import (
     photographs,
     proofs,
     quality,
+    serving,
     steps,
 )
 from udnet.pages import notebooks, report
@@ -48,6 +49,8 @@ TABLES = {
     "photographs.csv": "photographs of eight sizes and kinds enhanced under a real limit: the peak of each",
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "steps.csv": "the seconds of the tiled schedule's threads by step",
+    "serving.csv": "requests to one process, one after another and several at once: memory and seconds of each",
+    "serving-trials.csv": "those processes: what each holds, at its peak and afterwards",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
     "models.json": "each variant's peak and time by the picture's size, fitted to these tables: `plan` goes by it",
@@ -135,6 +138,7 @@ def publish():
     proofs.run(done.folder)
     levers.measure(done.folder)
     photographs.run(done.folder)
+    serving.run(done.folder)
     return renew()
 
 
