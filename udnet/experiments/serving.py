@@ -1,8 +1,9 @@
 """What a server needs: one process that is asked for pictures of many sizes, one after another and several at once.
 
 A trial is a fresh process that loads a variant and answers requests, as many at once as it has threads: each takes the
-next one when its last is answered. All have the whole machine's threads, so several sessions have more of them together
-than there are cores. An answer is right if its bytes are those that the variant gave where nothing else ran.
+next one when its last is answered. A session has a thread for each core of the machine, so several sessions have more
+threads than there are cores. An answer is right if its bytes are those that the variant gave for that picture where
+requests came one at a time.
 """
 
 import gc
@@ -13,11 +14,11 @@ import sys
 import threading
 import time
 import zlib
+from collections import namedtuple
 from contextlib import nullcontext
 from functools import partial
 from itertools import cycle, islice, product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +30,14 @@ from udnet.variants import catalogue, variant
 REQUESTS, TRIALS = "serving.csv", "serving-trials.csv"  # a row a request; a row a trial, which is written last
 JOB = ["order", "at_once", "way", "variant", "repeat"]
 COLUMNS = [
-    *(*JOB, "index", "height", "width", "picture"),  # the picture: which of the drawn reefs
+    *(*JOB, "index", "height", "width", "picture"),  # the picture: by its seed, see `reference`
     *("seconds", "resident_bytes", "peak_bytes"),  # after it; the kernel's mark since the process began to load
     *("answer", "status", "error"),  # the answer: a checksum of its bytes
 ]
 TRIAL_COLUMNS = [
     *(*JOB, "threads", "limit_bytes", "pictures_bytes"),  # what pictures and answers take at once, at the most
     *("loaded_bytes", "end_bytes", "settle_seconds", "settled_bytes", "peak_bytes", "peak_is_exact"),
-    *("requests", "seconds", "status", "error"),  # those that were answered; from the first one to the last
+    *("requests", "seconds", "status", "error"),  # requests that came to an end; seconds of all
 ]
 WHOLE = ["answer", "resident_bytes", "loaded_bytes", "end_bytes", "settled_bytes", "peak_bytes", "requests"]
 SAID = "said"  # the file in which a worker says what came of each request
@@ -77,11 +78,7 @@ def requests(order, sizes):
     return asked if order == "mixed" else sorted(asked, key=lambda one: one[0] * one[1], reverse=order == "falling")
 
 
-class Served(NamedTuple):
-    """The tables of a study."""
-
-    requests: "pd.DataFrame"  # noqa: F821 - a worker does without pandas
-    trials: "pd.DataFrame"  # noqa: F821
+Served = namedtuple("Served", "requests trials")  # the tables of a study
 
 
 def run(folder, repeats=3, grid=GRID, sizes=None, weights=None, limit=LIMIT, progress=True):
