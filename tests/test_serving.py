@@ -1,13 +1,18 @@
 """A server tried: what grows is seen, what is wrong is caught, what is killed is a row, what is there is kept."""
 
+from itertools import product
+
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from own_variants import LEAK, own
+from test_publish import COSTS, fabricate
 
 from udnet import NotMeasured
 from udnet.experiments import serving
-from udnet.experiments.serving import EACH, LOCK, ONE
+from udnet.experiments.serving import EACH, LOCK, ONE, ORDERS
+from udnet.pages import notebooks, publish
 from udnet.system.memory import MIB
 
 SIZES = [(24, 40), (16, 16), (40, 24), (32, 32)]
@@ -138,3 +143,45 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(again.requests) == len(first.requests) == 8
     run(tmp_path, *grid, repeats=2)
     assert [job[-1] for job in measured] == [0, 1, 1]
+
+
+# The notebook
+
+
+def test_the_notebook_has_known_answers(tmp_path):
+    """`onnx` holds 100 MiB when loaded and 10 more with each request; the tiled schedule comes back to 70."""
+    folder, rows, trials = fabricate(tmp_path / "study", COSTS).folder, [], []
+    jobs = [
+        *product(ORDERS, [1], [ONE]),
+        ("same", 1, ONE),
+        *product(["same"], [8], [ONE, EACH, LOCK]),
+        ("mixed", 4, ONE),
+    ]
+    for (order, at_once, way), name in product(jobs, ("onnx", "onnx-tiled@512MiB")):
+        about = dict(zip(serving.JOB, (order, at_once, way, name, 0), strict=True))
+        loaded, step, peak = (100, 10, 200) if name == "onnx" else (60, 0, 90)
+        held = [loaded + (index + 1) * step if step else 70 for index in range(3)]
+        for index, now in enumerate(held):
+            size = {"height": 64, "width": 32 * (index + 1), "picture": index, "seconds": index + 1}
+            rows.append(about | size | {"index": index, "resident_bytes": now * MIB, "answer": index, "status": "ok"})
+        peak *= 8 if way == EACH else 1
+        ends = {"loaded_bytes": loaded, "end_bytes": held[-1], "settled_bytes": held[-1], "peak_bytes": peak}
+        ends = {key: value * MIB for key, value in ends.items()} | {"limit_bytes": 2**33, "pictures_bytes": 2 * MIB}
+        trials.append(about | ends | {"threads": 2, "requests": 3, "settle_seconds": 2, "seconds": 6, "status": "ok"})
+    pd.DataFrame(rows, columns=serving.COLUMNS).to_csv(folder / serving.REQUESTS, index=False)
+    pd.DataFrame(trials, columns=serving.TRIAL_COLUMNS).to_csv(folder / serving.TRIALS, index=False)
+
+    path = publish.NOTEBOOKS / "09-server.ipynb"
+    figures = tmp_path / "figures"
+    given = {"study": str(folder), "live": False, "figures": str(figures)}
+    assert notebooks.execute([path], tmp_path / "out", given) == []
+    cells = nbformat.read(tmp_path / "out" / path.name, 4).cells
+    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+    said = " ".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+    assert "`onnx` still holds up to 30 MiB more than when it was loaded, 2 s after" in said
+    assert "one session 200 MiB and 30 a minute; a session each 1,600 MiB" in said
+    assert "`onnx-tiled@512MiB` has no peak above 90 MiB" in said
+    assert "792 MiB for `onnx-tiled@512MiB`, 1,760 MiB for `onnx`" in said, "8 times 90 and 200, and a tenth"
+    assert f"{len(rows)} of {len(rows)} answers" in said
+    assert {one.stem for one in figures.glob("*.svg")} == {"staircase", "at-once", "waiting"}
+    assert said.count("Left out here") == 1, "what is measured live"
