@@ -17,6 +17,7 @@ from udnet.variants.variant import Variant
 
 SPIKE = 64 * memory.MIB
 HOG = 600 * memory.MIB
+LEAK = 8 * memory.MIB
 
 
 def own(name):
@@ -104,6 +105,30 @@ def breed(x):
     return x
 
 
+class Leaks:
+    """A network that keeps something of every picture."""
+
+    def __init__(self, size):
+        self.size, self.kept = size, []
+
+    def __call__(self, x):
+        self.kept.append(np.ones(self.size, np.uint8))
+        return x
+
+
+class MixesUp:
+    """A network with one place for all pictures: it is well as long as there is one at a time."""
+
+    def __call__(self, x):
+        self.x = x
+        time.sleep(0.1)
+        return self.x
+
+
+def fail_on_wide(x):
+    return fail() if x.shape[3] > x.shape[2] else x
+
+
 class Staged:
     """A network of two stages; the second holds a spike long enough for samples to see."""
 
@@ -155,6 +180,11 @@ KILLED = variant("killed", killed)
 LEAVES = variant("leaves", leave)
 BREEDS = variant("breeds", breed)
 LEAVES_LATE = variant("leaves-late", same, load=load_and_leave_late)
+LEAKS = variant("leaks", same, load=lambda threads: Leaks(LEAK))
+LEAKS_MUCH = variant("leaks-much", same, load=lambda threads: Leaks(8 * LEAK))
+HOLDS = variant("holds", same, load=lambda threads, held=[]: held.append(np.ones(LEAK, np.uint8)) or same)
+MIXES_UP = variant("mixes-up", same, load=lambda threads: MixesUp())
+FAILS_ON_WIDE = variant("fails-on-wide", fail_on_wide)
 STAGED = variant("staged", same, load=lambda threads: Staged())
 
 # with weights, so that a study compares their output with the reference's

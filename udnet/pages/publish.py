@@ -25,6 +25,7 @@ from udnet.experiments import (
     proofs,
     quality,
     runtimes,
+    serving,
     steps,
 )
 from udnet.pages import notebooks, report
@@ -52,6 +53,8 @@ TABLES = {
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "steps.csv": "the seconds of the tiled schedule's threads by step",
     "forecasts.csv": "what three exports were forecast to need from small pictures, and what they needed",
+    "serving.csv": "requests to one process, one after another and several at once: memory and seconds of each",
+    "serving-trials.csv": "those processes: what each holds, at its peak and afterwards",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
     "precision.csv": "each runtime's float32 against float64, stage by stage",
     "quality.csv": "PSNR, SSIM, UIQM and UCIQE of every picture and method",
@@ -140,6 +143,7 @@ def publish():
     proofs.run(done.folder)
     levers.measure(done.folder)
     photographs.run(done.folder)
+    serving.run(done.folder)
     forecast.run(done.folder)
     if missing := runtimes.missing():
         progress.say(f"the other runtimes are left out: {missing}")

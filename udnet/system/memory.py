@@ -10,7 +10,7 @@ This module is imported by every trial, before anything is measured: it imports 
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from udnet import Error
@@ -145,6 +145,14 @@ def return_freed_memory():
         return
     mallopt(mmap_threshold, 64 * 1024)
     mallopt(trim_threshold, 64 * 1024)
+
+
+def trim_heaps():
+    """Give back to the system what is free in glibc's heaps, of which each thread may have one; no effect elsewhere."""
+    import ctypes
+
+    with suppress(AttributeError, TypeError):  # macOS, musl; Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def mib(size):

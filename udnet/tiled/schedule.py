@@ -35,6 +35,7 @@ import numpy as np
 from udnet import Error
 from udnet.pictures import images
 from udnet.system import memory
+from udnet.system.turns import Turns
 from udnet.tiled import plans, scratch
 from udnet.tiled.plans import BOTTOM, FULL, INNER, Windows
 from udnet.tiled.streams import (
@@ -79,6 +80,9 @@ class TiledNetwork:
     `threads`: how many strips run at once; `limit`: bytes that the whole process may take (None: the leanest plan);
     `folder`: for the scratch file of a large picture where that is faster than to compute again, see `scratch.find`
     (None: no such file).
+
+    Threads may share one: it takes one picture at a time, in the order in which they came, on all of its threads, so
+    that together they keep to the limit. Pictures that wait, and those that are done, are the callers' own memory.
     """
 
     def __init__(self, kernels, weights, threads, limit=None, folder=None):
@@ -86,6 +90,7 @@ class TiledNetwork:
         self.kernels = self._made_by(kernels)
         self.winograd = hasattr(kernels, "winograd")
         self.floor = memory.resident() + kernels.START
+        self.turns = Turns()
 
     def plan_for(self, header):
         """The `Plan` for a photograph by its `Header`; `Error` where reading or enhancing it goes over the limit."""
@@ -188,8 +193,9 @@ class TiledNetwork:
         return out
 
     def _run(self, height, width, read, write, kernels=None, beside=0, progress=None):
-        plan = self.plan(height, width, beside)
         with ExitStack() as stack:
+            stack.enter_context(self.turns.own())  # before it plans: a plan takes the whole limit
+            plan = self.plan(height, width, beside)
             file = stack.enter_context(scratch.Scratch(self.folder, plan.scratch_bytes)) if plan.scratch_bytes else None
             pool = stack.enter_context(ThreadPoolExecutor(plan.threads, initializer=self.new.begin_thread))
             advance = _told(plan, progress) if progress else stack.enter_context(_shown(plan))
@@ -200,6 +206,7 @@ class TiledNetwork:
             finally:
                 picture.strips.clear()  # they hold the picture, and it them: it would outlive its use
                 self.new.end_picture()
+                memory.trim_heaps()  # each of its threads has one, and so has that of the next picture
             return picture.kernels
 
 

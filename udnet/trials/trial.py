@@ -100,12 +100,8 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     `limit`: bytes of memory the process may take (None: what the machine can spare); `timeout`: seconds; `pixels`: the
     picture to enhance, uint8, of the trial's size (None: `reference.picture`).
     """
-    import subprocess
-    import threading
-
     from udnet.network import converters, prepared
     from udnet.pictures import reference
-    from udnet.system import guard
 
     if trial.timeline:  # for `_sample`, which waits: Python ends otherwise if Ctrl-C comes while it imports psutil
         import memory_profiler  # noqa: F401
@@ -133,45 +129,16 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
     with files.temporary_folder(room) as folder:
         np.save(folder / "picture.npy", pixels)
         job = {**asdict(trial), "files": paths, "folder": str(folder), "feed": given, "keep_output": keep_output}
-        with guard.limit(limit or guard.safe_limit()) as held, open(folder / "stderr", "w") as stderr:
-            kills = guard.kernel_kills()
-            job["started"] = time.time()
-            process = subprocess.Popen(
-                held.command([sys.executable, "-m", "udnet.trials.trial", json.dumps(job, default=os.fspath)]),
-                env=_environment(trial.threads, folder) | chosen.environment,
-                stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends the worker
-            )
-            timed_out = threading.Event()
-            alarm = threading.Timer(timeout, lambda: (timed_out.set(), process.kill()))
-            try:
-                held.watch(process)
-                alarm.start()
-                samples = _sample(process) if trial.timeline else []
-                process.wait()
-            finally:
-                alarm.cancel()
-                process.kill()
-                process.wait()
-                process.stdin.close()
-            killed = held.killed
-            starved, ending = guard.starved(process.returncode, kills), guard.ending(process.returncode, kills)
-        said = [json.loads(line) for line in _lines(folder / "phases")]
-        ended = [one["status"] for one in said if "phase" in one]
-        complete = len(ended) == len(PHASES) and not (keep_output and process.returncode)
-        if not complete and set(ended) <= {"ok"}:  # it was ended before it could say why
-            if killed:
-                status, complaint = "oom", f"killed at its memory limit by the {held.kind}"
-            elif timed_out.is_set():
-                status, complaint = "timeout", f"no end within {timeout} s"
-            else:
-                stderr = _lines(folder / "stderr") if process.returncode >= 0 else []
-                status, complaint = "oom" if starved else "error", stderr[-1].strip() if stderr else ending
-            said.append({"phase": [*PHASES, "steady"][len(ended)], "status": status, "error": complaint})
+        variables = environment(trial.threads, folder) | chosen.environment
+        ended = work(__spec__.name, job, variables, limit, timeout, _sample if trial.timeline else None)
+        said = [json.loads(line) for line in lines(folder / "phases")]
+        statuses = [one["status"] for one in said if "phase" in one]
+        complete = len(statuses) == len(PHASES) and not (keep_output and ended.code)
+        if not complete and set(statuses) <= {"ok"}:  # it was ended before it could say why
+            phase = [*PHASES, "steady"][len(statuses)]
+            said.append({"phase": phase, "status": ended.status, "error": ended.error})
         rows = [about | one for one in said if "phase" in one]
-        samples = [(at - job["started"], rss) for at, rss in samples]
+        samples = [(at - ended.started, rss) for at, rss in ended.samples]
         if trial.timeline:
             for row in rows:
                 row.pop("seconds", None)  # the sampler was on
@@ -183,6 +150,62 @@ def run(trial, limit=None, timeout=TIMEOUT_SECONDS, keep_output=False, pixels=No
             with np.load(folder / "outputs.npz") as kept:
                 result.outputs = [kept[f"arr_{place}"] for place in range(len(kept))]
         return result
+
+
+@dataclass
+class Ending:
+    """How a worker's process ended: its exit code, and what ended it where it could not say so itself."""
+
+    code: int
+    status: str  # `oom`, `timeout` or `error`
+    error: str  # one line
+    started: float  # seconds since the epoch
+    samples: list = field(default_factory=list)  # what the sampler made of it
+
+
+def work(module, job, variables, limit=None, timeout=TIMEOUT_SECONDS, sample=None):
+    """Run a module as a fresh process for a job, plain data with its `folder`, and return its `Ending`.
+
+    The job is told when it `started`, too. `variables`: the environment; `limit`, `timeout`: as `run` takes them;
+    `sample`: what watches the process while it runs, and returns samples.
+    """
+    import subprocess
+    import threading
+
+    from udnet.system import guard
+
+    path = Path(job["folder"]) / "stderr"
+    with guard.limit(limit or guard.safe_limit()) as held, open(path, "w") as stderr:
+        kills, started = guard.kernel_kills(), time.time()
+        given = json.dumps(job | {"started": started}, default=os.fspath)
+        process = subprocess.Popen(
+            held.command([sys.executable, "-m", module, given]),
+            env=variables,
+            stdin=subprocess.PIPE,  # open while this process lives: the worker ends with it
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends the worker
+        )
+        timed_out = threading.Event()
+        alarm = threading.Timer(timeout, lambda: (timed_out.set(), process.kill()))
+        try:
+            held.watch(process)
+            alarm.start()
+            samples = sample(process) if sample else []
+            process.wait()
+        finally:
+            alarm.cancel()
+            process.kill()
+            process.wait()
+            process.stdin.close()
+        killed, code = held.killed, process.returncode
+        starved, ending = guard.starved(code, kills), guard.ending(code, kills)
+    if killed:
+        return Ending(code, "oom", f"killed at its memory limit by the {held.kind}", started, samples)
+    if timed_out.is_set():
+        return Ending(code, "timeout", f"no end within {timeout} s", started, samples)
+    said = lines(path) if code >= 0 else []
+    return Ending(code, "oom" if starved else "error", said[-1].strip() if said else ending, started, samples)
 
 
 def measure(
@@ -211,16 +234,16 @@ def measure(
     return tables.typed(pd.DataFrame(rows))
 
 
-def _environment(threads, folder):
+def environment(threads, folder):
     """The worker's environment: this one's, the same thread count for every library, nothing compiled beforehand."""
-    environment = os.environ | {
+    variables = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
         "PYTHONPATH": files.python_path(),
     }
     _compile()
-    return environment
+    return variables
 
 
 @functools.cache
@@ -243,7 +266,8 @@ def _sample(process):
     return [(at, int(mib * memory.MIB)) for mib, at in seen if mib > 0]
 
 
-def _lines(path):
+def lines(path):
+    """The lines of a text file that a worker may have been stopped from writing."""
     return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
