@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from udnet import Error
 from udnet.system import memory
+from udnet.system.turns import Turns
 from udnet.tiled import scratch
 
 LEFT = 600  # seconds after which an upload that no page has taken is removed
@@ -108,26 +109,6 @@ class Job:
 
 
 JOBS = WeakValueDictionary()  # by the id of the upload, which its visitor alone knows
-
-
-class Turns:
-    """One after the other, in the order in which they came."""
-
-    def __init__(self):
-        self.waiting = []
-
-    @contextmanager
-    def turn(self, say):
-        """Wait for one's turn; `say(count)` is called with how many are before: what it raises ends the waiting."""
-        mine = object()
-        self.waiting.append(mine)
-        try:
-            while before := self.waiting.index(mine):
-                say(before)
-                time.sleep(0.2)
-            yield
-        finally:
-            self.waiting.remove(mine)
 
 
 TURNS = Turns()

@@ -79,7 +79,7 @@ if job is None or job.id != upload.file_id:
     job = st.session_state.job = Job(upload.file_id, unquote(upload.name), upload.read().decode())
 slot = st.empty()
 if not job.done and not job.refused:
-    with TURNS.turn(lambda count: slot.info(f"One picture is enhanced at a time: {count} before yours")):
+    with TURNS.own(lambda count: slot.info(f"One picture is enhanced at a time: {count} before yours")):
         run(job, slot)
 slot.empty()
 if job.refused:

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -61,40 +60,6 @@ def test_a_folder_in_memory_is_refused(app, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         app.limit([])
     assert "set TMPDIR" in capsys.readouterr().err
-
-
-def test_turns_are_taken_in_the_order_in_which_visitors_came(app):
-    turns, order, told = app.Turns(), [], []
-
-    def visit(name):
-        with turns.turn(told.append):
-            order.append(name)
-
-    with turns.turn(told.append):
-        visitors = []
-        for name in "abc":
-            visitors.append(threading.Thread(target=visit, args=name))
-            visitors[-1].start()
-            assert soon(lambda: len(turns.waiting) == len(visitors) + 1)
-        assert soon(lambda: set(told) == {1, 2, 3}) and order == []
-    for one in visitors:
-        one.join()
-    assert order == ["a", "b", "c"] and turns.waiting == []
-
-
-def test_who_leaves_while_waiting_or_in_his_turn_frees_it(app):
-    class Gone(BaseException):
-        """As Streamlit raises it."""
-
-    def leave(count):
-        raise Gone
-
-    turns = app.Turns()
-    with turns.turn(leave), pytest.raises(Gone), turns.turn(leave):
-        pass
-    with pytest.raises(Gone), turns.turn(leave):
-        raise Gone
-    assert turns.waiting == []
 
 
 def sent(app, file, headers=()):

@@ -34,10 +34,10 @@ def ended(*threads):
 
 
 def test_whoever_has_waited_longest_is_next():
-    turns, served = Turns(), []
+    turns, served, told = Turns(), [], []
 
     def ask(name):
-        with turns.own():
+        with turns.own(told.append):
             served.append(name)
 
     with turns.own():
@@ -45,9 +45,23 @@ def test_whoever_has_waited_longest_is_next():
         for count, name in enumerate("abc", 2):
             threads.append(started(ask, name))
             assert soon(lambda: len(turns._queue) == count)  # noqa: B023 - it is asked here
+        assert soon(lambda: set(told) == {1, 2, 3}), "each is told how many are before it"
     with turns.own():
         assert served == ["a", "b", "c"], "who has just been served comes after those that wait"
     assert ended(*threads)
+
+
+def test_one_that_is_told_to_leave_gives_way():
+    class Gone(BaseException):
+        """As Streamlit raises it."""
+
+    def leave(count):
+        raise Gone
+
+    turns = Turns()
+    with turns.own(leave), pytest.raises(Gone), turns.own(leave):
+        pass
+    assert not turns._queue
 
 
 def test_one_that_fails_or_stops_waiting_gives_way(monkeypatch):
@@ -70,7 +84,7 @@ def test_one_that_fails_or_stops_waiting_gives_way(monkeypatch):
     assert served == ["well"] and not turns._queue
 
 
-def interrupted(_):
+def interrupted(*_):
     raise KeyboardInterrupt
 
 
