@@ -134,4 +134,4 @@ def _said(command, folder):
 
 
 def _refused(path, runtime, said):
-    return NotTaken(f"{path}: {runtime} does not take this graph: {' '.join(said.split())[:300]}")
+    return NotTaken(f"{Path(path).name}: {runtime} does not take this graph: {' '.join(said.split())[:300]}")
