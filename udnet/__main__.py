@@ -352,16 +352,15 @@ def forecast(arguments):
     from tqdm import tqdm
 
     from udnet.experiments import forecast
-    from udnet.pictures import images
 
-    size, found = images.parse_size(arguments.size), []
+    found = []
     with tqdm(bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
 
         def begin(one):
             bar.set_description(f"tries {one.variant} at {one.height}x{one.width}")
 
-        asked = forecast.forecast(arguments.model, size, None, arguments.threads, arguments.inputs, begin)
-        found += asked
+        about = {"threads": arguments.threads, "inputs": arguments.inputs, "begin": begin}
+        found += forecast.forecast(arguments.model, arguments.size, **about)
     print(forecast.as_text(found, arguments.limit))
     return 1 if any(one.error for one in found) else 0
 

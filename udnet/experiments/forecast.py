@@ -70,7 +70,7 @@ class Forecast:
 
 def variants():
     """The variants that can be forecast here, by name: those that take any ONNX file and whose runtime is installed."""
-    return [one.name for one in catalogue.family("").values() if one.takes_models and not one.missing]
+    return [one.name for one in catalogue.that_take_models()]
 
 
 def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda trial: None) -> Iterator[Forecast]:
@@ -136,10 +136,11 @@ def _sizes(file, size):
     free = [not isinstance(declared[side], int) for side in "HW"]
     if not any(free):
         raise Error(f"{file.path}: takes {size[0]}x{size[1]} alone, and nothing smaller can be tried: measure it")
-    divisor = max(LEAST, (_tensors(file, size) / TRIED) ** (1 / sum(free)))
+    tensors = _tensors(file, size)
+    divisor = max(LEAST, (tensors / TRIED) ** (1 / sum(free)))
     if divisor > MOST:
         raise Error(
-            f"{file.path}: at {size[0]}x{size[1]} its tensors take {mib(_tensors(file, size))} at once: beyond what "
+            f"{file.path}: at {size[0]}x{size[1]} its tensors take {mib(tensors)} at once: beyond what "
             f"can be known from pictures with a {MOST}th of the sides; ask for a smaller size"
         )
     for multiple in (1, *graphs.MULTIPLES):

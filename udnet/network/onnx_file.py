@@ -48,10 +48,10 @@ class Feed(NamedTuple):
         seen = seen.transpose(["HWC".index(side) for side in self.layout if side != "N"])
         if picture.dtype.kind == "f":
             np.divide(seen, np.float32(255), out=picture, casting="same_kind")
+        elif picture.dtype == np.int8:
+            picture[...] = seen - 128  # goes round in uint8, and back in int8
         else:
-            picture[...] = (
-                seen - 128 if picture.dtype == np.int8 else seen
-            )  # beyond -128 uint8 goes round, as int8 does
+            picture[...] = seen
         return arrays
 
 

@@ -108,13 +108,14 @@ def _check_parity(grid, growing, progress):
                 compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
                 asked.setdefault((*_loaded(one), height, width), compared)
     todo = [asked[key] for key in sorted(asked.keys() - growing.parity_known)]
-    result = cache(lambda one: trial.run(one, keep_output=True))
+    known = cache(lambda one: trial.run(one, keep_output=True))  # of references alone: outputs are large
     for one in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
         reference = _reference(one)
         if reference is None:
             growing.add_parity(one, np.nan, f"{SKIPPED}: no other runtime is installed that takes this file")
             continue
-        expected, made = result(replace(one, variant=reference)), result(one)
+        expected = known(replace(one, variant=reference))
+        made = expected if one.variant == reference else trial.run(one, keep_output=True)
         error = f"{SKIPPED}: {reference}: {expected.error}" if one.model and expected.error else expected.error
         growing.add_parity(one, _difference(made.outputs, expected.outputs, one.model), made.error or error)
 
@@ -133,8 +134,7 @@ def _reference(one):
     if not one.model:
         return REFERENCE
     runtime = catalogue.find(one.variant).runtime
-    others = (other for other in catalogue.family("").values() if other.takes_models and other.runtime != runtime)
-    return next((other.name for other in others if not other.missing), None)
+    return next((other.name for other in catalogue.that_take_models() if other.runtime != runtime), None)
 
 
 def _difference(outputs, expected, model):

@@ -52,6 +52,11 @@ def family(name):
     return importlib.import_module(f"udnet.variants.{module}").VARIANTS
 
 
+def that_take_models():
+    """The compared variants that take any ONNX file, of the runtimes that are installed."""
+    return [one for one in family("").values() if one.takes_models and not one.missing]
+
+
 def within(variant, limit):
     """A tiled variant with the fastest plan that keeps its process within `limit` bytes."""
     if "@" in variant.name:
