@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from udnet.network import prepared
 
 REPO = Path(__file__).resolve().parent.parent
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 os.environ["OMP_NUM_THREADS"] = "1"  # each core has a worker; trials are told a number of their own
 
@@ -88,3 +89,14 @@ def soon(what, seconds=20):
     while not what() and time.monotonic() < end:
         time.sleep(0.02)
     return bool(what())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--disable-gpu", "--disable-quic"])
+        yield browser
+        browser.close()

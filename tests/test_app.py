@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, soon
+from conftest import BROWSER, REPO, soon
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import udnet
 from udnet.pictures import folders, photographs, scenes
@@ -26,7 +25,6 @@ from udnet.system import guard, memory
 from udnet.system.memory import MIB
 
 pytest.importorskip("streamlit", reason="no streamlit: make extras")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LIMIT = 512 * MIB
 PATIENCE = 300_000  # milliseconds for what computes: other tests keep the cores busy
 
@@ -196,14 +194,6 @@ def server(tmp_path_factory):
         assert list(folder.glob("udnet-app-*")) == [], "pictures are left behind"
     finally:
         group.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--disable-gpu", "--disable-quic"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
