@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def sent(app, file, headers=()):
     length = headers or [(b"content-length", str(len(body)).encode())]
     kind = [(b"content-type", b"multipart/form-data; boundary=edge"), (b"cookie", b"theirs")]
     scope = {"type": "http", "method": "PUT", "path": "/", "query_string": b"", "headers": [*length, *kind]}
-    asyncio.run(app.UploadsOnDisk(streamlit)(scope, receive, send))
+    with ThreadPoolExecutor() as other:  # this thread may hold the loop of a browser
+        other.submit(asyncio.run, app.UploadsOnDisk(streamlit)(scope, receive, send)).result()
     return given, answers
 
 

@@ -12,7 +12,7 @@ from udnet import PARITY_LIMIT, Error
 from udnet.network import prepared
 from udnet.pictures import images
 from udnet.system import machine
-from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial, feed
+from udnet.trials.trial import STEADY_RUNS, TIMEOUT_SECONDS, Trial, check, feed
 from udnet.variants import catalogue
 
 GRIDS = Path(__file__).parent / "grids"
@@ -64,7 +64,9 @@ def read_grid(name, weights=None, model=None):
         raise Error(f"{path}: no variant in it takes {model}: give a grid that has one, such as onnx")
     for named in {one.weights for one in trials} - {None}:
         prepared.find(named)
-    for one in {(one.variant, one.model, one.height, one.width): one for one in trials}.values():
+    for one in trials:
+        check(one)
+    for one in {(one.model, one.inputs, one.height, one.width): one for one in trials}.values():
         feed(one)
     sha256 = hashlib.sha256(text).hexdigest()
     return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, limit, sizes)

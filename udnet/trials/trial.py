@@ -74,19 +74,26 @@ class Result:
 # --- the parent's side ---
 
 
+def check(trial):
+    """`Error` where a trial asks for what does not go together, whatever is in its files."""
+    if trial.model is None and trial.inputs:
+        raise Error(f"{trial.inputs[0]}: an input of no model: name an ONNX file")
+    if trial.model is None:
+        return
+    if trial.weights is not None:
+        raise Error(f"{trial.weights} and {trial.model}: give weights for UDnet, or a model in its place")
+    if not catalogue.find(trial.variant).takes_models:
+        raise Error(f"{trial.variant} runs UDnet alone: choose onnx, or another variant that takes any ONNX file")
+
+
 def feed(trial):
     """What the model of a trial is given, as a `Feed`; None where it runs UDnet.
 
     `Error` where the model is no ONNX file, or does not take that size, or is not for that variant.
     """
-    if trial.model is None and trial.inputs:
-        raise Error(f"{trial.inputs[0]}: an input of no model: name an ONNX file")
+    check(trial)
     if trial.model is None:
         return None
-    if trial.weights is not None:
-        raise Error(f"{trial.weights} and {trial.model}: give weights for UDnet, or a model in its place")
-    if not catalogue.find(trial.variant).takes_models:
-        raise Error(f"{trial.variant} runs UDnet alone: choose onnx, or another variant that takes any ONNX file")
     from udnet.network import graphs, onnx_file
 
     file = onnx_file.read(trial.model, trial.inputs)
