@@ -483,12 +483,12 @@ def variants(arguments):
     from textwrap import fill
 
     from udnet.variants.catalogue import FAMILIES, family
+    from udnet.variants.variant import RUNTIMES
 
     width = max(60, shutil.get_terminal_size().columns)
-    runtimes = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
     sees = {"whole": "the whole image at once", "tiled": "strip by strip"}
     for one in (one for name in FAMILIES for one in family(name).values()):
-        print(f"{one.name}: {runtimes[one.runtime]}, {sees[one.schedule]}")
+        print(f"{one.name}: {RUNTIMES[one.runtime]}, {sees[one.schedule]}")
         print(fill(one.summary, width, initial_indent="    ", subsequent_indent="    "))
     print("\nNAME@512MiB: a tiled one, with the plan for that limit; NAME+jemalloc: under another allocator;")
     print("FILE.py:NAME: a udnet.Variant of your own")

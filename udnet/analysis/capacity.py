@@ -4,12 +4,13 @@ A memory control group counts less than the whole process: pages that are mapped
 drop. So a limit is planned by the whole process's peak, and proved by what the group counts (`experiments.proofs`).
 """
 
+from contextlib import suppress
 from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
 
-from udnet import Error, NotMeasured
+from udnet import PARITY_LIMIT, Error, NotMeasured
 from udnet.analysis import prediction, scaling
 from udnet.analysis.prediction import Model
 from udnet.pictures import images
@@ -20,6 +21,7 @@ from udnet.variants import catalogue
 
 LARGE = "large"  # the folder, within a study's, of the trials with large pictures
 SCRATCH = "scratch"  # that of the trials with a scratch file
+RUNTIMES = "runtimes"  # that of the trials of other runtimes
 
 
 def models(done, threads=scaling.THREADS):
@@ -105,11 +107,31 @@ def fit(rows):
 
 
 def costs(done):
-    """The rows of `scaling.costs` of a study, and those with large pictures, which the column `large` marks."""
+    """The rows of `scaling.costs` of a study, those with large pictures, which the column `large` marks, and those of
+    other runtimes whose output is the reference's at every size."""
     frames, large = [scaling.costs(done.trials).assign(large=False)], done.folder / LARGE
     if large.exists():
         frames.append(scaling.costs(tables.read(large).trials).assign(large=True))
+    with suppress(NotMeasured):
+        others = runtimes(done.folder)
+        exact = others.groupby("variant").exact.transform("all") & ~others.variant.isin(done.trials.variant)
+        frames.append(others[exact].drop(columns=["difference", "exact"]).assign(large=False))
     return pd.concat(frames, ignore_index=True)
+
+
+def runtimes(folder):
+    """Costs of other runtimes and of what ran in turns with them, a row a trial, in a study's folder.
+
+    As `scaling.costs` with the columns `difference`, the largest of an output from PyTorch's at that size, and `exact`:
+    whether that is within the limit of parity. `NotMeasured` where there are none.
+    """
+    if not (folder / RUNTIMES).exists():
+        raise NotMeasured("no other runtimes were measured")
+    done = tables.read(folder / RUNTIMES)
+    found, key = scaling.costs(done.trials), ["variant", "height", "width"]
+    differences = done.parity.set_index(key).largest_difference.rename("difference")
+    found = found.join(differences, on=key)
+    return found.assign(exact=found.difference <= PARITY_LIMIT)
 
 
 def parity(done):

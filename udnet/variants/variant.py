@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
 OF_ANY_GRAPH = {"onnx", "ort", "mnn", "ncnn-param", "ncnn-bin"}  # forms of `prepared` that any ONNX file can have
 
 
@@ -18,7 +19,7 @@ class Variant:
     """One named way to run a model."""
 
     name: str
-    runtime: str  # "pytorch" or "onnx", or another of `runtimes`
+    runtime: str  # one of `RUNTIMES`
     summary: str  # one line for a person
     load: Callable  # load(threads, *files) -> network; `files` are those of `forms`, in order
     forms: tuple[str, ...] = ()  # the forms of the weights that it loads, see `prepared.prepared`
