@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := app,runtimes
+EXTRAS := app,cluster,runtimes,video
 
 # The Python that makes the environment: python3.11, with which the published study was run, else python3.
 SUITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -15,7 +15,7 @@ help: ## this list
 
 env: $(READY) ## the environment in .venv; every other target sees to it (PYTHON=... chooses the Python)
 
-extras: $(READY) ## other runtimes, and what the examples need: pyproject.toml's extras
+extras: $(READY) ## other runtimes, a cluster, videos, what the examples need: pyproject.toml's extras
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  --no-build-isolation --editable ".[$(EXTRAS)]"
 

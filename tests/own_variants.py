@@ -1,6 +1,7 @@
 """Variants that do one known thing each: tests name them as FILE.py:NAME, so most need neither runtime."""
 
 import atexit
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,23 @@ def wait(x):
     while Path(os.environ["WAIT_WHILE"]).exists():
         time.sleep(0.05)
     return x
+
+
+def slow(x):
+    time.sleep(0.4)
+    return x
+
+
+def die_of_white(x):
+    if x.min() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def tell(threads):
+    """A network whose process has written down its environment."""
+    Path(os.environ["TELL"]).write_text(json.dumps(dict(os.environ)))
+    return same
 
 
 def fail(*_):
@@ -169,6 +187,9 @@ SAME = variant("same", same)
 SPIKES = variant("spikes", spike)
 HOGS = variant("hogs", hog)
 SLEEPS = variant("sleeps", sleep)
+SLOW = variant("slow", slow)
+DIES_OF_WHITE = variant("dies-of-white", die_of_white)
+TELLS = variant("tells", same, load=tell)
 WAITS = variant("waits", wait)
 NO_MODULE = variant("no-module", same, imports=("no_such_module",))
 FAILS_TO_LOAD = variant("fails-to-load", same, load=fail)

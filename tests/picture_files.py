@@ -6,6 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from udnet.pictures import done, folders
+
+BY = "a variant", "the SHA-256 of its weights"
+
+
+def enhance(enhancer, source, out, begin=None, **about):
+    """The failures of enhancing a photograph, or a folder of them, in this process."""
+    return folders.enhance_path(folders.one_by_one(enhancer, begin), source, out, BY, **about).failures
+
 
 def identity(picture):
     return picture
@@ -22,8 +31,9 @@ def gradient(height, width):
 
 
 def names(folder):
-    """Every file below a folder, hidden ones too."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Every file below a folder, hidden ones too, but the table of what is done."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != done.FILE)
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def png(width, height, depth, colour, data):

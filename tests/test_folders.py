@@ -4,11 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from picture_files import gradient, identity, invert, names
+from picture_files import enhance, gradient, identity, invert, names
 from PIL import Image
 
 from udnet.pictures import folders
-from udnet.pictures.folders import enhance_path
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import Picture, read, write
 
@@ -31,12 +30,12 @@ ALBUM = sorted(os.path.join(*name.split("/")) for name in ["a.jpg", "a.png", "re
 def test_file_into_a_folder(tmp_path):
     write(Picture(gradient(5, 6)), tmp_path / "in.png")
     (tmp_path / "out").mkdir()
-    assert enhance_path(invert, str(tmp_path / "in.png"), str(tmp_path / "out")) == []
+    assert enhance(invert, str(tmp_path / "in.png"), str(tmp_path / "out")) == []
     np.testing.assert_array_equal(read(tmp_path / "out" / "in.png").pixels, 255 - gradient(5, 6))
 
 
 def test_folder_is_mirrored(album, tmp_path, capfd):
-    assert enhance_path(invert, album, tmp_path / "out") == []
+    assert enhance(invert, album, tmp_path / "out") == []
     assert names(tmp_path / "out") == ALBUM
     np.testing.assert_array_equal(read(tmp_path / "out" / "a.png").pixels, 255 - gradient(11, 12))
     out, err = capfd.readouterr()
@@ -45,13 +44,13 @@ def test_folder_is_mirrored(album, tmp_path, capfd):
 
 def test_folder_inside_its_source_is_not_enhanced_again(album):
     for _ in range(2):
-        assert enhance_path(invert, album, album / "out", progress=False) == []
+        assert enhance(invert, album, album / "out", progress=False) == []
         assert names(album / "out") == ALBUM
 
 
 def test_one_bad_file_among_good_ones(album, tmp_path, capfd):
     (album / "a.png").write_bytes((album / "a.png").read_bytes()[:60])
-    failures = enhance_path(identity, album, tmp_path / "out", progress=False)
+    failures = enhance(identity, album, tmp_path / "out", progress=False)
     assert names(tmp_path / "out") == [name for name in ALBUM if name != "a.png"]
     [(path, message)] = failures
     assert path == album / "a.png"
@@ -68,7 +67,7 @@ def test_an_enhancer_that_fails_once(album, tmp_path, capfd, error):
             raise error
         return picture
 
-    [(path, message)] = enhance_path(enhancer, album, tmp_path / "out", progress=False)
+    [(path, message)] = enhance(enhancer, album, tmp_path / "out", progress=False)
     assert path == album / "a.png" and str(path) in message
     assert (" ".join(str(error).split()) or "not enough memory for 11x12") in message
     assert names(tmp_path / "out") == [name for name in ALBUM if name != "a.png"]
@@ -77,7 +76,7 @@ def test_an_enhancer_that_fails_once(album, tmp_path, capfd, error):
 
 def test_bad_file_alone(tmp_path, capfd):
     (tmp_path / "in.jpg").touch()
-    [(path, message)] = enhance_path(identity, tmp_path / "in.jpg", tmp_path / "new" / "out.jpg")
+    [(path, message)] = enhance(identity, tmp_path / "in.jpg", tmp_path / "new" / "out.jpg")
     assert path == tmp_path / "in.jpg" and not (tmp_path / "new").exists()
     assert capfd.readouterr() == ("", f"udnet: {message}\n")
 
@@ -89,7 +88,7 @@ def test_interrupted(album, tmp_path):
         return picture
 
     with pytest.raises(KeyboardInterrupt):
-        enhance_path(enhancer, album, tmp_path / "out", progress=False)
+        enhance(enhancer, album, tmp_path / "out", progress=False)
     assert names(tmp_path / "out") == ["a.jpg", "a.png"]  # those done before
 
 
@@ -107,14 +106,14 @@ def test_wrong_requests(album, tmp_path):
     ]:
         before = names(tmp_path)
         with pytest.raises(PictureError, match=words):
-            enhance_path(lambda picture: pytest.fail("worked"), source, out)
+            enhance(lambda picture: pytest.fail("worked"), source, out)
         assert names(tmp_path) == before
 
 
 def test_folder_without_permission(album, tmp_path, monkeypatch):
     monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
     with pytest.raises(PictureError, match="not a folder that can be written into"):
-        enhance_path(lambda picture: pytest.fail("worked"), album, tmp_path / "out")
+        enhance(lambda picture: pytest.fail("worked"), album, tmp_path / "out")
 
 
 def test_photographs(shared, tmp_path):
@@ -123,7 +122,7 @@ def test_photographs(shared, tmp_path):
         picture = read(path)
         with Image.open(path) as image:
             np.testing.assert_array_equal(picture.pixels, np.asarray(image.convert("RGB")))
-    assert enhance_path(identity, photographs[0], tmp_path / "out.png") == []
+    assert enhance(identity, photographs[0], tmp_path / "out.png") == []
     np.testing.assert_array_equal(read(tmp_path / "out.png").pixels, read(photographs[0]).pixels)
 
 
@@ -131,7 +130,7 @@ def test_kinds_that_are_not_read_are_counted(album, tmp_path, capfd):
     for name in ("e.heic", "f.CR2", "reef/g.heic", ".h.heic", "i.txt"):
         (album / name).touch()
     (album / "a.jpg").rename(album / "a.jfif")
-    assert enhance_path(identity, album, tmp_path / "out", progress=False) == []
+    assert enhance(identity, album, tmp_path / "out", progress=False) == []
     assert "a.jfif" in names(tmp_path / "out")
     said = f"udnet: {album}: left out 1 .cr2, 2 .heic: convert them to a JPEG, PNG, TIFF, WEBP or BMP first\n"
     assert capfd.readouterr() == ("", said)
@@ -139,7 +138,7 @@ def test_kinds_that_are_not_read_are_counted(album, tmp_path, capfd):
 
 def test_what_the_target_cannot_hold_is_said_before_the_work(tmp_path, capfd):
     write(Picture(gradient(1, 16_384)), tmp_path / "in.png")
-    refused = enhance_path(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / "out.webp")
+    refused = enhance(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / "out.webp")
     assert [path for path, _ in refused] == [tmp_path / "in.png"]
     assert "WEBP holds sides of 16,383 pixels at most, not 1x16384" in capfd.readouterr().err
 
@@ -150,18 +149,18 @@ def test_what_begin_refuses_is_not_read(tmp_path, capfd):
     def begin(source, header):
         raise PictureError(f"{header.height}x{header.width} takes too much")
 
-    enhance_path(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / "out.png", begin=begin)
+    enhance(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / "out.png", begin=begin)
     assert capfd.readouterr().err == f"udnet: {tmp_path / 'in.png'}: cannot be enhanced: 30x20 takes too much\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
 def test_a_pipe_is_not_waited_for(tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert enhance_path(identity, tmp_path / "pipe.jpg", tmp_path / "out.png")
+    assert enhance(identity, tmp_path / "pipe.jpg", tmp_path / "out.png")
     assert "pipe.jpg: not a file: name a picture" in capfd.readouterr().err
 
 
 def test_a_name_too_long_is_said_before_the_work(tmp_path):
     write(Picture(gradient(4, 4)), tmp_path / "in.png")
     with pytest.raises(PictureError, match="File name too long"):
-        enhance_path(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / f"{'x' * 300}.png")
+        enhance(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / f"{'x' * 300}.png")

@@ -15,6 +15,7 @@ from picture_files import (
     RED,
     WHITE,
     cmyk_black,
+    enhance,
     gradient,
     icc,
     identity,
@@ -30,7 +31,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from udnet import Error
 from udnet.pictures import photographs
-from udnet.pictures.folders import enhance_file, enhance_path
+from udnet.pictures.folders import enhance_file
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import Picture, read, write
 from udnet.system.memory import MIB
@@ -50,7 +51,7 @@ def test_formats(tmp_path, suffix, size, enhancer):
     pixels = gradient(*size)
     write(Picture(pixels), tmp_path / f"in{suffix}")
     out = tmp_path / f"out{suffix}"
-    assert enhance_path(enhancer, tmp_path / f"in{suffix}", out) == []
+    assert enhance(enhancer, tmp_path / f"in{suffix}", out) == []
     result = read(out)
     assert result.pixels.shape == (*size, 3) and result.alpha is None
     difference = np.abs(result.pixels.astype(int) - enhancer(Picture(pixels)).pixels)
@@ -577,7 +578,7 @@ def test_write_makes_folders_and_follows_the_umask(tmp_path):
 def test_unknown_suffix_is_refused_before_any_work(tmp_path, name):
     write(Picture(gradient(4, 4)), tmp_path / "in.png")
     with pytest.raises(PictureError, match="end the name with"):
-        enhance_path(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / name)
+        enhance(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / name)
     with pytest.raises(PictureError, match="end the name with"):
         write(Picture(gradient(4, 4)), tmp_path / name)
     assert names(tmp_path) == ["in.png"]
@@ -590,7 +591,7 @@ def test_source_is_never_overwritten(tmp_path):
     (tmp_path / "link.png").symlink_to(source)
     for out in (source, tmp_path / "link.png", tmp_path):
         with pytest.raises(Error, match="is the file that it would be made from"):
-            enhance_path(lambda picture: pytest.fail("worked"), source, out)
+            enhance(lambda picture: pytest.fail("worked"), source, out)
     with pytest.raises(Error, match="is the file that it would be made from"):
         write(read(source), source)
     assert source.read_bytes() == before

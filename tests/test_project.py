@@ -303,7 +303,7 @@ def test_links_lead_somewhere(page):
 
 # Modules
 
-ROOMS = ("system", "pictures", "network", "tiled", "variants", "trials", "analysis", "experiments", "pages")
+ROOMS = ("system", "pictures", "network", "tiled", "variants", "trials", "cluster", "analysis", "experiments", "pages")
 
 
 def test_no_room_rests_on_one_above_it_and_no_file_on_itself():

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from html.parser import HTMLParser
-from itertools import product
 from types import SimpleNamespace
 
 import nbformat
@@ -18,63 +17,12 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import REPO
+from made_up_studies import COSTS, fabricate
 
 from udnet import Error
 from udnet.analysis import capacity, prediction
 from udnet.pages import notebooks, publish, report
-from udnet.system.memory import MIB
 from udnet.trials import study, tables
-
-PHASES = ("interpreter", "import", "load", "first", "steady")
-
-# MiB until loaded, MiB of inference fixed, bytes a pixel, microseconds a pixel
-COSTS = {
-    "pytorch-published": (1350, 300, 2000, 10),
-    "pytorch": (300, 300, 2000, 10),
-    "pytorch-lean": (300, 280, 1000, 11),
-    "onnx": (90, 60, 3000, 5),
-    "onnx-lean": (90, 60, 1500, 6),
-}
-
-
-def fabricate(folder, costs=COSTS, sides=(64, 128, 256, 512), repeats=2, failed=(), **machine):
-    """A study in a folder whose every number follows from `costs`."""
-    rows = []
-    for (variant, (load, fixed, slope, time_)), side, repeat in product(costs.items(), sides, range(repeats)):
-        peaks = [20 * MIB, 250 * MIB, load * MIB, fixed * MIB, fixed * MIB + slope * side**2]
-        for phase, peak in zip(PHASES, map(round, peaks), strict=True):
-            row = dict.fromkeys(name for name in tables.COLUMNS if name.endswith("_bytes"))
-            row |= {
-                "trial": f"{variant}/{side}x{side}/t2/r{repeat}",
-                "variant": variant,
-                "runtime": variant.partition("-")[0],
-                "schedule": "tiled" if "tiled" in variant else "whole",
-            }
-            row |= {"height": side, "width": side, "threads": 2, "repeat": repeat, "phase": phase, "runs": 3}
-            row |= {"seconds": 3e-6 * time_ * side**2, "rss_end_bytes": peak, "peak_bytes": peak}
-            rows.append(row | {"peak_is_exact": True, "status": "error" if variant in failed else "ok"})
-    folder.mkdir(parents=True)
-    frame = pd.DataFrame(rows).reindex(columns=tables.COLUMNS)
-    frame.to_csv(folder / "trials.csv", index=False)
-    described = {
-        "grid": "tiny",
-        "trials": frame.trial.nunique(),
-        "seed": 0,
-        "processor": "A processor <of note>",
-        "cores": 2,
-        "memory_bytes": 8 * 2**30,
-        "system": "Linux",
-        "kernel": "6.1",
-        "allocator": "glibc 2.36",
-        "huge_pages": "madvise",
-        "python": "3.11.7",
-        "packages": {"torch": "2.13.0", "onnxruntime": "1.32.0"},
-        "weights": "weights: seeded",
-        "commit": "0123456789",
-        "date": "2026-11-22T12:00:00+00:00",
-    }
-    (folder / "machine.json").write_text(json.dumps(described | machine))
-    return tables.read(folder)
 
 
 def notebook(path, *cells):
@@ -516,7 +464,7 @@ def workbench(tmp_path, monkeypatch):
 
 
 RUN = ("instruments", "exporters", "audit", "locality", "quality", "proofs", "photographs", "convolutions", "steps")
-LATER = ("serving", "runtimes", "precision", "forecast")
+LATER = ("serving", "runtimes", "precision", "forecast", "engine")
 MEASURED = [("levers", "measure"), *((name, "run") for name in (*RUN, *LATER))]
 
 

@@ -145,6 +145,8 @@ def parser():
         metavar="FOLDER",
         help="on a disk, for maps that memory has no room for; none: no such file (default: for temporary files)",
     )
+    _cluster(one, "enhance a folder's pictures there")
+    one.add_argument("--again", action="store_true", help="a folder's pictures that are done already, too")
     _model_options(one, variant=None)
 
     one = command(measure, "measure one variant, or an ONNX file of yours, at one size, in fresh processes")
@@ -173,6 +175,8 @@ def parser():
     one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--model", metavar="FILE", help="any ONNX file in UDnet's place, by those variants that take one")
+
+    _cluster(one, "run the whole grid on every machine there, each into a folder of OUT")
 
     one = command(export, "write weights as an ONNX file, parity checked")
     one.add_argument("weights", help=".pth or .onnx")
@@ -211,6 +215,9 @@ def parser():
     one.add_argument("--study", type=_path, help="default: the published study")
     one.add_argument("--json", action="store_true", help="one JSON object a claim, a line each")
 
+    one = command(compare, "studies of several machines side by side: ratios, and which findings hold where")
+    one.add_argument("studies", nargs="+", type=_path, metavar="STUDY", help="folders, as `study` and `reproduce` make")
+
     one = command(figures, "redraw the figures of a study")
     one.add_argument("--study", type=_path, help="default: the published study")
     one.add_argument("--out", type=_path, help="default: figures/")
@@ -247,6 +254,10 @@ def _inputs(one):
     )
 
 
+def _cluster(one, help):
+    one.add_argument("--cluster", metavar="ADDRESS", help=f"{help}: a dask scheduler's, or local for workers here")
+
+
 def _path(text):
     if not text:  # pathlib takes it for the current folder
         raise argparse.ArgumentTypeError("no name is given")
@@ -279,19 +290,70 @@ def enhance(arguments):
 
     if not arguments.photo.exists():
         raise Error(f"{arguments.photo}: no such file or folder: name a picture or a folder of pictures")
+    if arguments.cluster:
+        return _enhance_on_cluster(arguments)
     enhancer = load(arguments.variant, arguments.weights, arguments.threads, arguments.memory_limit, arguments.scratch)
-    from udnet.pictures import folders  # with Pillow, which is no part of what the network plans on
+    from udnet.pictures import folders, video  # with Pillow, which is no part of what the network plans on
+
+    if arguments.photo.is_file() and video.is_video(arguments.photo):
+        return _enhance_video(arguments, enhancer)
+    told = set()
 
     def begin(source, header):
-        if enhancer.variant.schedule == "tiled":
-            plan = enhancer.network.plan_for(header)
-            size, peak = f"{header.height}x{header.width}", mib(enhancer.network.floor + plan.bytes + header.beside)
+        if enhancer.variant.schedule != "tiled":
+            return
+        plan, size = enhancer.network.plan_for(header), f"{header.height}x{header.width}"  # refused where none fits
+        if size not in told:
+            peak = mib(enhancer.network.floor + plan.bytes + header.beside)
             progress.say(f"{source}: {size}, {enhancer.variant.name} in {plan}; about {peak} in all")
+            told.add(size)
 
-    failures = folders.enhance_path(enhancer, arguments.photo, arguments.out, begin=begin)
-    if not failures:
-        print(f"{arguments.out}: {enhancer.variant.name}, {enhancer.weights.caption}")
-    return 1 if failures else 0
+    return _enhance(arguments, folders.one_by_one(enhancer, begin), enhancer)
+
+
+def _enhance_video(arguments, enhancer):
+    from udnet.pictures import video
+    from udnet.system import memory
+
+    floor = getattr(enhancer.network, "floor", None)
+
+    def enhance(pixels):
+        held = 0 if floor is None else max(0, memory.resident() - floor)  # by decoder and encoder, and this frame
+        return enhancer(pixels, held)
+
+    by = enhancer.variant.name.partition("@")[0], enhancer.weights.sha256
+    counts = video.enhance_video(enhance, arguments.photo, arguments.out, by, arguments.again)
+    said = f"{counts.done} frames enhanced, {counts.kept} kept"
+    print(f"{arguments.out}: {said}; {enhancer.variant.name}, {enhancer.weights.caption}")
+    return 0
+
+
+def _enhance_on_cluster(arguments):
+    from udnet.cluster import workers
+    from udnet.system import guard
+
+    if not arguments.photo.is_dir():
+        raise Error(f"{arguments.photo}: no folder: --cluster is for one of pictures")
+    with workers.connected(arguments.cluster, arguments.threads, arguments.memory_limit) as client:
+        from udnet.cluster import pictures
+
+        limit = arguments.memory_limit
+        if arguments.cluster == workers.LOCAL and (limit or arguments.variant is None):
+            limit = workers.share(limit or guard.free() // 2, len(workers.addresses(client)))
+        enhancing = pictures.Enhancing(arguments.variant, arguments.weights, limit, arguments.scratch)
+        return _enhance(arguments, pictures.on(client, enhancing), enhancing)
+
+
+def _enhance(arguments, each, enhancing):
+    from udnet.pictures import folders
+
+    by = enhancing.variant.name.partition("@")[0], enhancing.weights.sha256
+    outcome = folders.enhance_path(each, arguments.photo, arguments.out, by, arguments.again)
+    counts = f"{outcome.done} enhanced, {outcome.kept} kept, {len(outcome.failures)} failed; "
+    if arguments.photo.is_dir() or outcome.done:
+        said = counts * arguments.photo.is_dir() + f"{enhancing.variant.name}, {enhancing.weights.caption}"
+        print(f"{arguments.out}: {said}")
+    return 1 if outcome.failures else 0
 
 
 def measure(arguments):
@@ -393,9 +455,28 @@ def _fitted(study):
 
 def study(arguments):
     """Run a grid of trials into a folder of tables; what is there already is kept."""
+    if arguments.cluster:
+        return max([_say_study(done) for done in _studies(arguments)])
     from udnet.trials.study import run
 
-    done = run(arguments.grid, arguments.out, arguments.weights, model=arguments.model)
+    return _say_study(run(arguments.grid, arguments.out, arguments.weights, model=arguments.model))
+
+
+def _studies(arguments):
+    """The study of every machine of a cluster, or the `Error` that ended it."""
+    from udnet.cluster import workers
+
+    if not arguments.out:
+        raise Error("name a folder for the machines' studies: --out FOLDER")
+    with workers.connected(arguments.cluster, threads=1) as client:
+        from udnet.cluster import studies
+
+        return studies.run(client, arguments.grid, arguments.out, arguments.weights, arguments.model).values()
+
+
+def _say_study(done):
+    if isinstance(done, Error):
+        return _tell(f"{done}; the same command goes on", 1)
     failed = done.trials[done.trials.status != "ok"]
     print(f"{done.folder}: {done.trials.trial.nunique()} trials, {len(failed)} ended otherwise than ok")
     for row in failed.itertuples():
@@ -507,6 +588,13 @@ def claims(arguments):
         raise Error(f"{done.folder}: {reason}: name a study that `udnet reproduce` has made") from None
     for one in claims.judge(done, found):
         print(json.dumps(claims.as_dict(one)) if arguments.json else claims.as_text(one))
+
+
+def compare(arguments):
+    """Put studies of several machines side by side, memory and time apart; nothing is pooled."""
+    from udnet.analysis import machines
+
+    print(machines.as_text(machines.read(arguments.studies)))
 
 
 def figures(arguments):

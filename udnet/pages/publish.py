@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
@@ -15,6 +16,7 @@ from udnet.analysis import capacity, prediction
 from udnet.experiments import (
     audit,
     convolutions,
+    engine,
     exporters,
     forecast,
     instruments,
@@ -41,6 +43,7 @@ QUICK_SCENES = 6  # that `reproduce` scores: enough to see a difference of some 
 TABLES = {
     "trials.csv": "a row a phase of a trial",
     "machine.json": "the machine, its versions and the commit",
+    "grid.toml": "the grid of a study of another machine",
     "parity.csv": "each variant's output against the reference's",
     "timelines.csv": "memory-profiler's samples of the trials with a timeline",
     "stages.csv": "the stages of the network in those trials, with the kernel's peak of each",
@@ -53,6 +56,7 @@ TABLES = {
     "convolutions.csv": "one convolution of the tiled schedule by its own kernel and by others",
     "steps.csv": "the seconds of the tiled schedule's threads by step",
     "forecasts.csv": "what three exports were forecast to need from small pictures, and what they needed",
+    "engine.csv": "pictures a minute by one process and by workers of a cluster",
     "serving.csv": "requests to one process, one after another and several at once: memory and seconds of each",
     "serving-trials.csv": "those processes: what each holds, at its peak and afterwards",
     "psnr.csv": "8-bit outputs of levers with less precision, against float32's",
@@ -145,6 +149,10 @@ def publish():
     photographs.run(done.folder)
     serving.run(done.folder)
     forecast.run(done.folder)
+    if find_spec("distributed"):
+        engine.run(done.folder)
+    else:
+        progress.say("the engine of a cluster is left out: make extras")
     if missing := runtimes.missing():
         progress.say(f"the other runtimes are left out: {missing}")
     else:
@@ -199,15 +207,14 @@ def findings(notebook):
 
 
 def renew_checksums(readme):
-    """Renew the SHA-256 in every row of a page's table of files, and all rows of the published results."""
+    """Renew the SHA-256 in every row of a page's table of files, and all rows of the results, but local ones."""
     folder = readme.parent
-    text = readme.read_text(encoding="utf-8")
-    text = re.sub(r"^\| `results/published/.*\n", "", text, flags=re.MULTILINE)
-    made = sorted(
-        path for path in (folder / "results" / "published").rglob("*") if path.suffix in (".csv", ".json", ".npz")
-    )
+    results, ends = folder / "results", (".csv", ".json", ".npz", ".toml")
+    text = re.sub(r"^\| `results/.*\n", "", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = sorted(path for path in results.rglob("*") if path.suffix in ends)
+    made = [path for path in found if not path.is_relative_to(results / "local")]
     rows = "".join(
-        f"| `{path.relative_to(folder).as_posix()}` | {TABLES[path.name]} | measured by `make publish` | MIT, as this "
+        f"| `{path.relative_to(folder).as_posix()}` | {TABLES[path.name]} | {_origin(path, results)} | MIT, as this "
         f"project | `{'0' * 64}` |\n"
         for path in made
     )
@@ -221,3 +228,8 @@ def renew_checksums(readme):
 
     text = text[:last] + rows + text[last:]
     files.write_text(readme, re.sub(r"^(\| `([^`]+)` \|.*\| `)[0-9a-f]{64}(` \|)$", renewed, text, flags=re.MULTILINE))
+
+
+def _origin(path, results):
+    ours = path.is_relative_to(results / "published")
+    return "measured by `make publish`" if ours else "measured on another machine, by its `grid.toml`"

@@ -9,23 +9,14 @@ import pandas as pd
 from nbconvert.filters import markdown2html
 
 from udnet import NotMeasured
-from udnet.analysis import scaling
+from udnet.analysis import machines, scaling
+from udnet.analysis.machines import AGREES
 from udnet.experiments import audit
 from udnet.pages import notebooks, plots
 from udnet.system import files
 from udnet.system.memory import MIB
 
-AGREES = 0.10  # how far a number about memory may be from the published one
 NOT_JUDGED = "not judged"
-LABELS = {"load_peak_bytes": "load", "peak_bytes": "peak", "seconds": "time"}
-COMPARED = (  # a column of `scaling.costs`, of which variant, over which one's
-    ("load_peak_bytes", "pytorch-published", "pytorch"),
-    ("load_peak_bytes", "onnx", "pytorch"),
-    ("peak_bytes", "onnx", "pytorch"),
-    ("peak_bytes", "pytorch-lean", "pytorch"),
-    ("peak_bytes", "onnx-lean", "onnx"),
-    ("seconds", "onnx", "pytorch"),
-)
 NOTE = (
     f"Each ratio is one of medians; the interval is the published one's, 95%. peak: the highest resident memory of "
     f"inference, first and later runs; load: until the model is loaded; time: of a later run; crossing: the side of "
@@ -68,57 +59,14 @@ def summary(here, published):
     The last row is the side at which the default session's memory crosses PyTorch's, where both studies have it.
     Columns: quantity, here, published, low, high (the 95% interval of the published one), here/published, verdict.
     """
-    frames = [scaling.costs(one.trials) for one in (here, published)]
-    for frame in frames:
-        frame["case"] = list(zip(frame.height, frame.width, frame.threads, strict=True))
-    known = [set(zip(frame.variant, frame.case, strict=True)) for frame in frames]
-    shared = known[0] & known[1]
-    usual = frames[0].threads.mode().max()
+    table = machines.ratios({"here": here, "published": published})
     rows = []
-    for value, over, under in COMPARED:
-        cases = sorted({case for _, case in shared if {(over, case), (under, case)} <= shared}, key=_by_size)
-        groups = {"": cases} if value == "load_peak_bytes" and cases else {}
-        if value != "load_peak_bytes":
-            groups = {_case_text(*case, usual): [case] for case in cases}
-        for text, group in groups.items():
-            quantity = f"{LABELS[value]}{text}: {over} / {under}"
-            rows.append(_row(quantity, value, *(_ratio(frame, value, over, under, group) for frame in frames)))
-    crossings = [_crossing(frame) for frame in frames]
-    if all(crossings):
-        rows.append(_row("crossing: onnx, pytorch", "side", *crossings))
+    for (kind, quantity), own in table.groupby(["kind", "quantity"], sort=False):
+        mine, theirs = (own[own.machine == name].iloc[0] for name in ("here", "published"))
+        near = abs(mine.best / theirs.best - 1) <= AGREES or theirs.low <= mine.best <= theirs.high
+        verdict = NOT_JUDGED if kind == machines.TIME else "agrees" if near else "differs"
+        rows.append((quantity, mine.best, *theirs[["best", "low", "high"]], mine.best / theirs.best, verdict))
     return pd.DataFrame(rows, columns=["quantity", "here", "published", "low", "high", "here/published", "verdict"])
-
-
-def _row(quantity, value, mine, published):
-    theirs, low, high = published
-    near = abs(mine.best / theirs - 1) <= AGREES or low <= mine.best <= high
-    verdict = NOT_JUDGED if value == "seconds" else "agrees" if near else "differs"
-    return quantity, mine.best, theirs, low, high, mine.best / theirs, verdict
-
-
-def _ratio(frame, value, over, under, cases):
-    inside = frame.case.isin(cases)
-    return scaling.ratio(frame, value, inside & frame.variant.eq(over), inside & frame.variant.eq(under))
-
-
-def _crossing(frame):
-    """The side at which the default session's fitted memory crosses PyTorch's; None where there is no such side."""
-    frame = frame[frame.threads == scaling.THREADS]
-    try:
-        met = scaling.crossing(*(scaling.fit(frame[frame.variant == name]) for name in ("pytorch", "onnx")))
-    except NotMeasured:
-        return None
-    return met and met.side
-
-
-def _by_size(case):
-    height, width, threads = case
-    return height * width, threads
-
-
-def _case_text(height, width, threads, usual):
-    counted = f", {threads} thread{'s' if threads > 1 else ''}"
-    return f" {height}x{width}" + (counted if threads != usual else "")
 
 
 def as_text(table):

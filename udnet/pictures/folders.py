@@ -2,24 +2,48 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from udnet import Error
 from udnet.pictures import photographs
+from udnet.pictures.done import Done
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import KINDS, RAW
+from udnet.system import files
 from udnet.system.progress import bar, say
 
 REFERENCE = "_reference"  # after the name of a picture that another one is scored against
 OTHERS = RAW | {".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".tga"}  # pictures that are not read
 
 
-def enhance_file(enhancer, source, out, begin=None):
+BAR = "{desc} {n_fmt} of {total_fmt} |{bar}| {a_minute} pictures a minute, {remaining} left"
+
+
+class Pair(NamedTuple):
+    """A photograph and the file that it is enhanced into."""
+
+    source: Path
+    target: Path
+    note: Callable | None = None  # see `files.replacing`
+
+
+class Outcome(NamedTuple):
+    """What came of a photograph, or of a folder of them."""
+
+    done: int
+    kept: int  # done before
+    failures: list  # of (path, message); no path where none of the rest was begun
+
+
+def enhance_file(enhancer, source, out, begin=None, note=None):
     """Read a photograph, enhance it and write it; `PictureError` when any of the three fails.
 
     `enhancer` takes and returns a `Picture`; `begin(source, header)` is called before the photograph is decoded, and
-    what it raises refuses it. Returns how many of the camera's notes the target has no room for.
+    what it raises refuses it; `note`: see `files.replacing`. Returns how many of the camera's notes the target has no
+    room for.
     """
     header = photographs.header(source, out)
     if begin:
@@ -28,7 +52,21 @@ def enhance_file(enhancer, source, out, begin=None):
     picture = photographs.read(source)
     with _naming(source, header):
         picture = enhancer(picture)
-    return photographs.write(picture, out)
+    return photographs.write(picture, out, note)
+
+
+def one_by_one(enhancer, begin=None):
+    """For `enhance_path`: what enhances photographs in this process; `begin`: see `enhance_file`."""
+
+    def each(pairs):
+        for pair in pairs:
+            try:
+                outcome = enhance_file(enhancer, pair.source, pair.target, begin, pair.note)
+            except Error as error:
+                outcome = error
+            yield pair, outcome
+
+    return each
 
 
 @contextmanager
@@ -43,33 +81,59 @@ def _naming(source, header):
         raise PictureError(f"{source}: cannot be enhanced: {photographs.line(error)}") from error
 
 
-def enhance_path(enhancer, source, out, progress=True, begin=None):
-    """Enhance a photograph to a file (or into a folder), or a folder with its subfolders into a folder, file by file.
+def enhance_path(each, source, out, by, again=False, progress=True):
+    """Enhance a photograph to a file (or into a folder), or a folder with its subfolders into a folder; an `Outcome`.
 
-    A folder's hidden files and those without a picture's suffix are left alone, and so is `out` where it lies inside;
-    pictures of kinds that are not read are counted in one line. What fails is one line on stderr, the others are done.
-    Returns the failures as (path, message); `PictureError`, before any work, when the request itself is wrong.
-    `progress`: a bar on stderr, for a folder; `begin`: see `enhance_file`.
+    `each` takes `Pair`s and yields them, in any order, each with what `enhance_file` returns, or the `Error` of its
+    failure: a line on stderr, the others are done. An `Error` that it raises ends it. `by`: the name of the variant
+    that enhances, and the SHA-256 of its weights. A folder's pictures that are done already, by the same, are kept, or
+    done `again`. Its hidden files and those without a picture's suffix are left alone, and so is `out` where it lies
+    inside; pictures of kinds that are not read are counted in one line. `PictureError`, before any work, when the
+    request itself is wrong. `progress`: a bar on stderr, for a folder.
     """
     source, out = Path(source), Path(out)
     pairs, others = _pairs(source, out)
     if others:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         _say(f"{source}: left out {counts}: convert them to a {photographs.format_names()} first")
-    failures = []
-    with bar(pairs, progress and source.is_dir(), desc="enhance", unit="picture") as todo:
-        for path, target in todo:
-            try:
-                left_out = enhance_file(enhancer, path, target, begin)
-            except Error as error:
-                failures.append((path, str(error)))
-                _say(error)
-            else:
-                if left_out:
-                    _say(f"{target}: without {left_out} of the camera's notes: {target.suffix} has no room for them")
-    if failures and source.is_dir():
-        _say(f"{source}: {len(failures)} of {len(pairs)} failed, the others are in {out}")
-    return failures
+    if not source.is_dir():
+        count, failures = _enhance(each(pairs))
+        return Outcome(count, 0, failures)
+    with files.alone(out):
+        done = Done(out, *by)
+        names = {pair: pair.source.relative_to(source).as_posix() for pair in pairs}
+        todo = [pair for pair, name in names.items() if again or not done.has(name, pair.source)]
+        noted = (pair._replace(note=done.noting(names[pair], pair.source)) for pair in todo)
+        with bar(
+            each(noted), progress, total=len(pairs), initial=len(pairs) - len(todo), desc="enhance", bar_format=BAR
+        ) as outcomes:
+            count, failures = _enhance(outcomes)
+    if failures:
+        ended = "failed" if count + len(failures) == len(todo) else "are missing, the same command goes on"
+        _say(f"{source}: {len(todo) - count} of {len(pairs)} {ended}, the others are in {out}")
+    return Outcome(count, len(pairs) - len(todo), failures)
+
+
+def _enhance(outcomes):
+    """How many pictures are done, and the failures of the others, each of which is said."""
+    count, failures = 0, []
+
+    def fail(path, error):
+        failures.append((path, str(error)))
+        _say(error)
+
+    try:
+        for pair, outcome in outcomes:
+            if isinstance(outcome, Error):
+                fail(pair.source, outcome)
+                continue
+            count += 1
+            if outcome:
+                suffix = pair.target.suffix
+                _say(f"{pair.target}: without {outcome} of the camera's notes: {suffix} has no room for them")
+    except Error as error:
+        fail(None, error)
+    return count, failures
 
 
 def _say(line):
@@ -79,14 +143,14 @@ def _say(line):
 def _pairs(source, out):
     """Which file is enhanced into which, checked as far as can be before any work; and what else is there.
 
-    A list of (source, target), and by suffix how many pictures are of a kind that is not read.
+    A list of `Pair`, and by suffix how many pictures are of a kind that is not read.
     """
     if not os.path.exists(source):  # os.path: a name too long for the system is no such file either
         raise PictureError(f"{source}: no such file or folder: name a picture or a folder of pictures")
     others = Counter()
     if not source.is_dir():
-        pairs = [(source, out / source.name if os.path.isdir(out) else out)]
-        folder = pairs[0][1].parent
+        pairs = [Pair(source, out / source.name if os.path.isdir(out) else out)]
+        folder = pairs[0].target.parent
     else:
         root, folder = source.resolve(), out
         if root.is_relative_to(out.resolve()):
@@ -98,15 +162,15 @@ def _pairs(source, out):
             if not any(part.startswith(".") for part in path.parts) and not (root / path).is_relative_to(out.resolve())
         ]
         pairs = [
-            (source / path, out / path)
+            Pair(source / path, out / path)
             for path in found
             if path.suffix.lower() in KINDS and not _is_reference(path, found)
         ]
         others.update(path.suffix.lower() for path in found if path.suffix.lower() in OTHERS)
         if not pairs:
             raise PictureError(f"{source}: no pictures in it: name a folder with {photographs.format_names()} files")
-    for path, target in pairs:
-        photographs.target(target, path)
+    for pair in pairs:
+        photographs.target(pair.target, pair.source)
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PictureError(f"{nearest}: not a folder that can be written into: name another")

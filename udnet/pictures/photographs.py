@@ -191,12 +191,12 @@ def _check(image, suffix=""):
 # --- writing ---
 
 
-def write(picture, path):
+def write(picture, path, note=None):
     """Write a `Picture` whole or not at all, in the format that the suffix names; missing folders are made.
 
     JPEG and WebP at quality 95, PNG, TIFF and BMP lossless, all untagged sRGB. JPEG and BMP have no alpha: it is
-    dropped and the colours stay as they are. Returns how many of the camera's notes the format had no room for.
-    `PictureError` for what `target` refuses, and when the system refuses.
+    dropped and the colours stay as they are. `note`: see `files.replacing`. Returns how many of the camera's notes the
+    format had no room for. `PictureError` for what `target` refuses, and when the system refuses.
     """
     path = Path(path)
     kind = target(path, picture.source, picture.pixels.shape)
@@ -208,7 +208,7 @@ def write(picture, path):
                 options["exif"], left_out = exif.fitted(picture.exif, _EXIF_BYTES[kind])
         image = picture.image if kind in _WITH_ALPHA else Image.fromarray(picture.pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, decoding.silence(kind), _file(part, kind) as file:
+        with replacing(path, note=note) as part, decoding.silence(kind), _file(part, kind) as file:
             image.save(file, kind, **options)
     except Error as error:
         raise PictureError(str(error)) from error

@@ -27,10 +27,11 @@ def python_path():
 
 
 @contextmanager
-def replacing(out, source=None):
+def replacing(out, source=None, note=None):
     """A path beside `out` to write to: it takes the place of `out` at the end, or is removed if anything goes wrong.
 
-    `source`: the file that what is written is made from. `Error` where `out` is that very file, or the system refuses.
+    `source`: the file that what is written is made from; `note(part)`: called when the part is whole, just before it
+    takes that place. `Error` where `out` is the source itself, or the system refuses.
     """
     out = Path(out)
     if source is not None:
@@ -45,6 +46,8 @@ def replacing(out, source=None):
         yield part
         with part.open("r+b") as file:
             os.fsync(file.fileno())  # some systems tell only here that the disk is full
+        if note:
+            note(part)
         part.replace(out)
     except Error:
         raise
@@ -80,14 +83,21 @@ def sweep(folder):
     """Remove what processes of this machine that were killed have left in a folder: parts, and temporary folders."""
     import shutil
 
-    with suppress(OSError):  # it cannot be listed, or another process sweeps it, too
-        for entry in os.scandir(folder):
-            ours = re.fullmatch(rf"\.?udnet-{_host()}-(\d+)-[0-9a-f]{{12}}(\..*)?", entry.name)
-            if ours and not runs(int(ours[1])):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+    with suppress(OSError):  # another process sweeps it, too
+        for path in left_behind(folder):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def left_behind(folder):
+    """What processes of this machine that were killed have left in a folder, as a list of paths."""
+    pattern = re.compile(rf"\.?udnet-{_host()}-(\d+)-[0-9a-f]{{12}}(\..*)?")
+    with suppress(OSError):  # it cannot be listed
+        ours = [(pattern.fullmatch(name), name) for name in os.listdir(folder)]
+        return [Path(folder, name) for match, name in ours if match and not runs(int(match[1]))]
+    return []
 
 
 def runs(pid):
@@ -168,10 +178,10 @@ def read_json(path, remedy):
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def write_text(path, text):
+def write_text(path, text, errors="strict"):
     """Write a whole text file, UTF-8, in one step."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors=errors)
 
 
 def write_csv(path, frame):
@@ -194,11 +204,13 @@ def make_folder(folder):
 
 @contextmanager
 def alone(folder):
-    """Hold the folder, so that two runs never write into one, and remove what a killed one was writing."""
+    """Hold the folder, so that two runs never write into one; what a killed one was writing is gone at the end."""
     make_folder(folder)
     with _locked(folder):
-        sweep(folder)
-        yield
+        try:
+            yield
+        finally:
+            sweep(folder)
 
 
 @contextmanager

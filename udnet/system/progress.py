@@ -5,12 +5,22 @@ from importlib.util import find_spec
 
 
 def bar(things=None, shown=True, **about):
-    """tqdm's bar over some things, or one to `update`; without tqdm, or where none is to be shown, it shows nothing."""
+    """tqdm's bar over some things, or one to `update`; without tqdm, or where none is to be shown, it shows nothing.
+
+    Its `bar_format` may ask for the things `{a_minute}`.
+    """
     if not shown or find_spec("tqdm") is None:
         return _Nothing(things)
     from tqdm import tqdm
 
-    return tqdm(things, **about)
+    class Bar(tqdm):
+        @property
+        def format_dict(self):
+            said = super().format_dict
+            rate = said["rate"] or (said["n"] - said["initial"]) / (said["elapsed"] or 1)
+            return said | {"a_minute": f"{60 * rate:,.3g}"}
+
+    return Bar(things, **about)
 
 
 def say(line):

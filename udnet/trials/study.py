@@ -11,7 +11,6 @@ import platform
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -33,32 +32,61 @@ SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages"
 RESTART = 0.01  # how far a machine's memory may move, of all of it: a restart moves it by some kB
 
 
-def run(grid, out=None, weights=None, progress=True, model=None):
+class Here:
+    """Where the trials of a study run: on this machine."""
+
+    def __init__(self):
+        self._reference = None, None  # a trial and its result, for those that are compared with it: outputs are large
+
+    def describe(self, grid, weights):
+        """The machine, as `describe` says it."""
+        return describe(grid, weights)
+
+    def missing(self, variant):
+        """What a variant lacks to run, and what to do, in one line; an empty one where it lacks nothing."""
+        return catalogue.find(variant).missing
+
+    def run(self, one, timeout):
+        """The `Result` of a trial."""
+        return trial.run(one, timeout=timeout)
+
+    def difference(self, one, reference):
+        """The largest between the outputs of two trials, nan where there is none, and what failed."""
+        if self._reference[0] != reference:
+            self._reference = reference, trial.run(reference, keep_output=True)
+        expected = self._reference[1]
+        made = expected if one == reference else trial.run(one, keep_output=True)
+        error = f"{SKIPPED}: {reference.variant}: {expected.error}" if one.model and expected.error else expected.error
+        return _difference(made.outputs, expected.outputs, one.model), made.error or error
+
+
+def run(grid, out=None, weights=None, progress=True, model=None, place=None):
     """Run what is missing of a grid's trials into the folder `out` and return the `Study`.
 
-    `grid`: a name, a TOML file or a `Grid`; `weights` and `model`: as `read_grid` takes them. What is there already is
-    kept, so an interrupted study goes on; a folder that holds another grid, other weights or another machine's study is
-    refused. Every trial runs under a memory limit; what fails is a row.
+    `grid`: a name, a TOML file or a `Grid`; `weights` and `model`: as `read_grid` takes them; `place`: where the trials
+    run (None: `Here`). What is there already is kept, so an interrupted study goes on; a folder that holds another
+    grid, other weights or another machine's study is refused. Every trial runs under a memory limit; what fails is a
+    row.
     """
     if not isinstance(grid, Grid):
         grid = read_grid(grid, weights, model)
-    out = Path(out or tables.LOCAL / grid.name)
+    out, place = Path(out or tables.LOCAL / grid.name), place or Here()
     with files.alone(out):
-        growing = _Growing(out, grid, describe(grid, weights))
-        _check_parity(grid, growing, progress)
+        growing = _Growing(out, grid, place.describe(grid, weights))
+        _check_parity(grid, growing, place, progress)
         done = growing.done
         todo = [one for one in grid.trials if one.name not in done]
         bar = tqdm(
             total=sum(map(_effort, grid.trials)),
             initial=sum(_effort(one) for one in grid.trials if one not in todo),
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left",
-            desc=f"study {grid.name}",
+            desc=f"study {out.name}",
             disable=not progress,
         )
         with bar:
             for one in todo:
-                bar.set_description(f"{grid.name}: {one.name}")
-                growing.add(one, _measure(one, grid, growing))
+                bar.set_description(f"{out.name}: {one.name}")
+                growing.add(one, _measure(one, grid, growing, place))
                 bar.update(_effort(one))
     return tables.read(out)
 
@@ -68,15 +96,15 @@ def _effort(one):
     return 3 + round((one.runs + 1) * one.height * one.width / 50_000 / one.threads**0.8)
 
 
-def _measure(one, grid, growing):
+def _measure(one, grid, growing, place):
     alike = growing.failures.get(_measured(one))
     if alike:
         return _refused(one, "skipped", f"an earlier repeat ended with {alike}")
-    if missing := catalogue.find(one.variant).missing:
+    if missing := place.missing(one.variant):
         return _refused(one, "skipped", missing)
     if problem := growing.parity_problem(one):
         return _refused(one, "error", problem)
-    return trial.run(one, timeout=grid.timeout_seconds)
+    return place.run(one, grid.timeout_seconds)
 
 
 def _measured(one):
@@ -98,30 +126,22 @@ def _refused(one, status, error):
     return trial.Result([row | {"status": status, "error": error}])
 
 
-def _check_parity(grid, growing, progress):
+def _check_parity(grid, growing, place, progress):
     """Compare each variant's output with the reference's, for each file that it loads, in fresh processes."""
     asked, least = {}, {}
     for one in sorted(grid.trials, key=lambda one: one.height * one.width):
-        if _comparable(catalogue.find(one.variant)):
+        if catalogue.find(one.variant).forms and not place.missing(one.variant):
             size = least.setdefault(_loaded(one), (one.height, one.width))
             for height, width in [size] if one.model else grid.parity_sizes:
                 compared = replace(one, height=height, width=width, threads=2, repeat=0, runs=0, timeline=False)
                 asked.setdefault((*_loaded(one), height, width), compared)
-    todo = [asked[key] for key in sorted(asked.keys() - growing.parity_known)]
-    known = cache(lambda one: trial.run(one, keep_output=True))  # of references alone: outputs are large
-    for one in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
-        reference = _reference(one)
+    todo = sorted(asked.keys() - growing.parity_known, key=lambda key: (key[1:], key[0]))  # by their reference
+    for key in tqdm(todo, desc="parity of the variants", disable=not progress or not todo, leave=False):
+        one, reference = asked[key], _reference(asked[key])
         if reference is None:
             growing.add_parity(one, np.nan, f"{SKIPPED}: no other runtime is installed that takes this file")
-            continue
-        expected = known(replace(one, variant=reference))
-        made = expected if one.variant == reference else trial.run(one, keep_output=True)
-        error = f"{SKIPPED}: {reference}: {expected.error}" if one.model and expected.error else expected.error
-        growing.add_parity(one, _difference(made.outputs, expected.outputs, one.model), made.error or error)
-
-
-def _comparable(variant):
-    return variant.forms and not variant.missing
+        else:
+            growing.add_parity(one, *place.difference(one, replace(one, variant=reference)))
 
 
 def _loaded(one):

@@ -47,9 +47,19 @@ def load(variant=None, weights=None, threads=None, memory_limit=None, scratch=No
     named, the system's for temporary files, if that is on a disk; "none": no such file).
     """
     from udnet.network import prepared
-    from udnet.system import guard, machine
+    from udnet.system import machine
 
     threads = machine.threads(threads)
+    chosen = choose(variant, memory_limit, scratch)
+    found = prepared.find(weights)
+    files = [prepared.prepared(found, form) for form in chosen.forms]
+    return Enhancer(chosen, chosen.load(threads, *files), found)
+
+
+def choose(variant=None, memory_limit=None, scratch=None):
+    """The `Variant` that `load` loads for these."""
+    from udnet.system import guard
+
     default = "onnx-tiled" if importlib.util.find_spec("onnxruntime") else "pytorch-tiled"
     chosen = find(default if variant is None else variant)
     if chosen.missing:
@@ -60,6 +70,4 @@ def load(variant=None, weights=None, threads=None, memory_limit=None, scratch=No
         chosen = within(chosen, guard.free() // 2)
     if scratch is not None or variant is None:
         chosen = with_scratch(chosen, scratch)
-    found = prepared.find(weights)
-    files = [prepared.prepared(found, form) for form in chosen.forms]
-    return Enhancer(chosen, chosen.load(threads, *files), found)
+    return chosen

@@ -1,0 +1,171 @@
+"""Pictures on the workers of a cluster: each has the network, and enhances one picture at a time.
+
+A picture's file goes to a worker with its task, and what comes back is written here: the machines need no folder in
+common, a task whose worker is killed has all that another worker needs, and one process alone writes into OUT.
+"""
+
+import shutil
+import threading
+import time
+import uuid
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from distributed import KilledWorker, WorkerPlugin, get_worker, wait
+
+from udnet import Error
+from udnet.cluster import workers
+from udnet.network import prepared
+from udnet.pictures import folders, photographs
+from udnet.pictures.images import PictureError
+from udnet.system import files, memory
+from udnet.variants import enhancer
+
+AHEAD = 2  # pictures that a worker has: the one that it enhances, and the next
+ASK_SECONDS = 1  # how often the cluster is asked how it is
+NEXT = 16 * memory.MIB  # of a worker's limit, for the file of the next picture and what dask does meanwhile
+
+
+class Enhancing(WorkerPlugin):
+    """What each worker has while a folder is enhanced, also one that comes later, or that was started again.
+
+    `variant`, `weights`, `scratch`: as `enhancer.load` takes them; `memory_limit`: bytes for each worker, for a tiled
+    variant (None: what dask gives it before it is paused; where that is nothing, half of what is free).
+    """
+
+    name = "udnet-enhancing"
+
+    def __init__(self, variant=None, weights=None, memory_limit=None, scratch=None):
+        self.id, self.memory_limit, self.scratch = uuid.uuid4().hex, memory_limit, scratch
+        self.variant, self.weights = enhancer.choose(variant), prepared.find(weights)
+        paths = [prepared.prepared(self.weights, form) for form in self.variant.forms]
+        self.files = [(path.name, path.read_bytes()) for path in paths]
+        self.asked, self.tiled = variant, self.variant.schedule == "tiled"
+
+    def __getstate__(self):
+        return vars(self) | {"variant": None}  # a variant holds functions that pickle cannot send
+
+    def setup(self, worker):
+        """Load the network, with as many threads as the worker has."""
+        memory.return_freed_memory()
+        self.turn = threading.Lock()
+        self.folder = Path(worker.local_directory, self.id)
+        self.folder.mkdir()
+        for name, data in self.files:
+            (self.folder / name).write_bytes(data)
+        limit, manager = self.memory_limit, worker.memory_manager
+        if limit is None and self.tiled and manager.memory_limit:
+            limit = int(manager.memory_limit * (manager.memory_pause_fraction or 1))
+        about = enhancer.choose(self.asked, limit, self.scratch)
+        paths = [self.folder / name for name, _ in self.files]
+        self.enhancer = enhancer.Enhancer(about, about.load(worker.state.nthreads, *paths), self.weights)
+
+    def teardown(self, worker):
+        """Let go of the network."""
+        self.enhancer = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def enhance(self, name, data, suffix):
+        """The bytes of a picture's file, enhanced, in the format of a suffix; and how many notes it had no room for."""
+        with self.turn, files.temporary_folder() as folder:
+            source, out = folder / Path(name).name, folder / f"enhanced{suffix}"
+            source.write_bytes(data)
+            network = self.enhancer.network
+            held = max(0, memory.resident() - network.floor) + NEXT if hasattr(network, "floor") else 0
+
+            def begin(_, header):
+                if hasattr(network, "plan_for"):
+                    network.plan_for(replace(header, beside=header.beside + held))
+
+            try:
+                left_out = folders.enhance_file(lambda picture: self.enhancer(picture, held), source, out, begin)
+            except Error as error:
+                raise PictureError(str(error).replace(str(source), name).replace(str(out), name)) from None
+            return out.read_bytes(), left_out
+
+
+def _enhance(id, *about):
+    """On a worker: by its `Enhancing`, if that is still the one that was meant."""
+    plugin = get_worker().plugins.get(Enhancing.name)
+    if plugin is None or plugin.id != id:
+        raise Error("the workers enhance for another run meanwhile: wait for that one")
+    return plugin.enhance(*about)
+
+
+def on(client, enhancing):
+    """For `folders.enhance_path`: what enhances photographs on the workers of a cluster."""
+
+    def each(pairs):
+        pairs, sent, alone = iter(pairs), {}, None
+        try:
+            _begin(client, enhancing)
+            while True:
+                count = len(workers.addresses(client))
+                for pair in islice(pairs, max(0, AHEAD * count - len(sent))):
+                    try:
+                        sent[_send(client, enhancing.id, pair)] = pair
+                    except Error as error:
+                        yield pair, error
+                if not sent and count:
+                    return
+                alone = None if count else alone or time.monotonic()
+                if alone and time.monotonic() - alone > workers.WAIT_SECONDS:
+                    raise Error("no worker is left: start some")
+                for future in _ended(sent):
+                    pair = sent.pop(future)
+                    yield pair, _outcome(future, pair)
+        finally:
+            if client.status == "running":
+                client.cancel(list(sent))
+                client.unregister_worker_plugin(enhancing.name)
+
+    return each
+
+
+def _begin(client, enhancing):
+    """Load the network on every worker."""
+    try:
+        client.register_plugin(enhancing)
+    except Error:
+        raise
+    except Exception as error:  # whatever a runtime raises there
+        raise Error(f"a worker cannot load {enhancing.asked}: {photographs.line(error)}") from error
+
+
+def _send(client, id, pair):
+    photographs.header(pair.source, pair.target)  # refused here, before it goes anywhere
+    try:
+        data = pair.source.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{pair.source}: cannot be opened ({error.strerror}): check its permissions") from error
+    return client.submit(_enhance, id, str(pair.source), data, pair.target.suffix, pure=False)
+
+
+def _ended(sent):
+    """Those that have come to an end, of whatever kind; after a while, if there is none."""
+    if not sent:
+        time.sleep(ASK_SECONDS)
+    with suppress(TimeoutError, CancelledError):
+        wait(list(sent), ASK_SECONDS, "FIRST_COMPLETED")
+    return [future for future in sent if future.status != "pending"]
+
+
+def _outcome(future, pair):
+    """How many notes were left out of a picture that is now written, or the `Error` of its failure."""
+    if future.status not in ("finished", "error"):
+        raise Error(workers.GONE)
+    try:
+        data, left_out = future.result()
+        pair.target.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(pair.target, note=pair.note) as part:
+            part.write_bytes(data)
+    except KilledWorker:
+        return PictureError(f"{pair.source}: cannot be enhanced: every worker that began it was killed")
+    except Error as error:
+        return error
+    except Exception as error:
+        return PictureError(f"{pair.source}: cannot be enhanced: {photographs.line(error)}")
+    return left_out

@@ -1,0 +1,307 @@
+"""A video, frame by frame: its pictures enhanced, its sound copied, its times kept.
+
+Enhanced frames are encoded in segments of a second or so, each a file that is there whole or not at all, in a folder
+beside the target. A video that was stopped goes on with the segment that it had begun. Once all are there they are
+joined without being encoded again, and the sound and what else the target holds is copied.
+"""
+
+import heapq
+import io
+import json
+import os
+from collections import Counter
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from importlib.util import find_spec
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from udnet import Error, __version__
+from udnet.pictures import photographs
+from udnet.pictures.images import PictureError
+from udnet.system import files
+from udnet.system.progress import bar, say
+
+TARGETS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffixes and FFmpeg's names for them
+SOURCES = {*TARGETS, ".3gp", ".avi", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+ENCODER = "libx264"
+OPTIONS = {"preset": "medium", "crf": "16", "bf": "0", "rc-lookahead": "10", "threads": "1"}  # of little memory
+PARTS = "nut"  # a format that keeps any time base
+MOST = 60  # frames of a segment
+BAR = "{desc} {n_fmt} of {total_fmt} |{bar}| {a_minute} frames a minute, {remaining} left"
+GAP = 1.0  # seconds by which sound may be longer than the pictures
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions by FFmpeg's numbers
+UNSPECIFIED, BT709, BT601, MPEG = 2, 1, 5, 1  # colour spaces and a range, by FFmpeg's numbers
+HIGH = 720  # rows from which a colour space that is not told is taken for BT.709
+
+
+class Counts(NamedTuple):
+    """Frames of a video."""
+
+    done: int
+    kept: int  # done before
+
+
+def is_video(path):
+    """Whether a name is that of a video."""
+    return Path(path).suffix.lower() in SOURCES
+
+
+def enhance_video(enhance, source, out, by, again=False, progress=True):
+    """Enhance a video to a file, or into a folder, and return its `Counts`; what is done already, by the same, is kept.
+
+    `enhance(pixels)` takes and returns uint8 height x width x 3; `by`: the name of the variant that enhances, and the
+    SHA-256 of its weights. The target is H.264 of 8 bits in the container that its suffix names. `PictureError` for
+    what cannot be read or written, and for what would not be right: high dynamic range, interlaced pictures, sound that
+    the container does not hold.
+    """
+    if not find_spec("av"):
+        raise Error("no PyAV here, which reads videos: make extras, or pip install -c requirements.lock -e '.[video]'")
+    source, out = Path(source), Path(out)
+    out = out / source.name if out.is_dir() else out
+    if out.suffix.lower() not in TARGETS:
+        raise PictureError(f"{out}: no video is written with this suffix: end the name with {', '.join(TARGETS)}")
+    files.not_itself(out, source)
+    folder = out.with_name(f".{out.name}.udnet")
+    with _Video(source) as video:
+        video.check(out)
+        mark = json.dumps({"udnet": __version__, "by": by, "of": video.state})
+        if not again and _mark(out) == mark:
+            return Counts(0, video.length)
+        with files.alone(folder):
+            known = folder / "mark"
+            if again or not known.exists() or known.read_text() != mark:
+                _empty(folder)
+                files.write_text(known, mark)
+            counts = _enhance(enhance, video, folder, progress)
+            _join(video, folder, out, mark)
+            _empty(folder)
+    folder.rmdir()
+    return counts
+
+
+def _empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _segments(folder):
+    """Those that are there, in their order: the files whose names are numbers."""
+    return sorted(path for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _enhance(enhance, video, folder, progress):
+    """Make the segments that are missing."""
+    frames, number = video.frames(), len(_segments(folder))
+    kept = sum(1 for _ in islice(frames, number * video.segment))
+    done = 0
+    with bar(None, progress, total=max(video.length, kept), initial=kept, desc="enhance", bar_format=BAR) as told:
+        for first in frames:
+            with files.replacing(folder / f"{number:08}") as part, _Segment(part, video) as segment:
+                for frame in chain([first], islice(frames, video.segment - 1)):
+                    try:
+                        pixels = enhance(video.pixels(frame))
+                    except Error as error:
+                        at = f"{float(frame.pts * video.time_base):.2f} s"
+                        raise PictureError(f"{video.path}: the frame at {at}: {error}") from error
+                    segment.add(pixels, frame)
+                    done += 1
+                    told.update()
+            number += 1
+    if video.last is not None and video.last + GAP < video.seconds:
+        say(f"udnet: {video.path}: cut short: its pictures end at {video.last:.1f} of {video.seconds:.1f} s")
+    return Counts(done, kept)
+
+
+class _Video:
+    """A video's file that is open for reading."""
+
+    def __init__(self, path):
+        import av
+
+        self.av, self.path, self.name, self.copied, self.last = av, path, os.fspath(path), [], None
+        with self.refusing():
+            about = os.stat(path)
+            self.state = [about.st_size, about.st_mtime_ns]
+            self.container = av.open(self.name)
+        self.stream = self.container.streams.best("video")
+        if self.stream is None:
+            self.container.close()
+            raise PictureError(f"{path}: no pictures in it: name a video")
+        self.sound, self.subtitles = list(self.container.streams.audio), list(self.container.streams.subtitles)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.container.close()
+
+    @contextmanager
+    def refusing(self):
+        """What reads the file: whatever is raised becomes a `PictureError` that begins with its name."""
+        try:
+            yield
+        except self.av.error.DecoderNotFoundError as error:
+            raise PictureError(f"{self.path}: no decoder for it in this PyAV: convert it to H.264 first") from error
+        except FileNotFoundError as error:
+            raise PictureError(f"{self.path}: no such file: name a video") from error
+        except self.av.error.FFmpegError as error:
+            what = photographs.line(error)
+            raise PictureError(f"{self.path}: no video, damaged or cut short ({what}): get a whole copy") from error
+
+    @property
+    def time_base(self):
+        """Seconds a unit of the frames' times."""
+        return self.stream.time_base
+
+    @property
+    def rate(self):
+        """Frames a second, on average."""
+        return self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+
+    @property
+    def segment(self):
+        """How many frames a segment has: those of a second."""
+        return min(MOST, max(1, round(self.rate)))
+
+    @property
+    def length(self):
+        """How many frames there are, or about how many."""
+        return self.stream.frames or round(self.seconds * self.rate)
+
+    @property
+    def seconds(self):
+        """How long it is, with its sound, as the file says."""
+        start, length = self.container.start_time or 0, self.container.duration or 0
+        return (start + length) / self.av.time_base
+
+    def check(self, out):
+        """`PictureError` where the target cannot hold the sound, `Error` without an encoder; a line on what is lost."""
+        if ENCODER not in self.av.codecs_available:
+            raise Error(f"no encoder {ENCODER} in this PyAV: install PyAV from its own wheel")
+        lost = [one for one in self.container.streams if one.type not in ("audio", "subtitle") and one != self.stream]
+        with self.av.open(io.BytesIO(), "w", format=TARGETS[out.suffix.lower()]) as made:
+            held = made.supported_codecs
+        for one in self.sound + self.subtitles:
+            if one.codec_context and one.codec_context.name in held:
+                continue
+            if one in self.sound:
+                name = one.codec_context.name if one.codec_context else "unknown"
+                raise PictureError(f"{out}: holds no sound as {self.path} has it ({name}): name an .mkv file")
+            lost.append(one)
+        self.copied = [one for one in self.sound + self.subtitles if one not in lost]
+        if lost:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.type for one in lost).items())
+            say(f"udnet: {self.path}: left out streams: {kinds}")
+
+    def frames(self):
+        """The frames, as PyAV's, in the order of their times."""
+        context, last = self.stream.codec_context, None
+        context.thread_type, context.thread_count = "NONE", 1  # each thread holds frames of its own
+        with self.refusing():
+            for frame in self.container.decode(self.stream):
+                if frame.pts is None or (last is not None and frame.pts <= last):
+                    raise PictureError(f"{self.path}: its frames have no times that grow: convert it first")
+                self._check(frame)
+                last, self.last = frame.pts, float(frame.time)
+                yield frame
+
+    def _check(self, frame):
+        if frame.interlaced_frame:
+            raise PictureError(f"{self.path}: its pictures are interlaced: make them progressive first")
+        if transfer := HDR.get(frame.color_trc):
+            raise PictureError(f"{self.path}: high dynamic range ({transfer}): convert it to BT.709 first")
+        if (frame.width, frame.height) != (self.stream.width, self.stream.height):
+            raise PictureError(f"{self.path}: its frames change their size: cut it there first")
+
+    def pixels(self, frame):
+        """A frame upright, as uint8 height x width x 3."""
+        rgb = frame.reformat(format="rgb24", src_colorspace=_colours(frame), interpolation="BICUBIC")
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), frame.rotation // 90))
+
+
+def _colours(frame):
+    """The colour space of a frame: where none is told, the one that players take it for."""
+    if frame.colorspace != UNSPECIFIED:
+        return frame.colorspace
+    return BT709 if frame.height >= HIGH else BT601
+
+
+class _Segment:
+    """A segment of a video that is encoded, frame by frame, into a file."""
+
+    def __init__(self, path, video):
+        self.video, self.container = video, video.av.open(os.fspath(path), "w", format=PARTS)
+        self.stream = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.container.mux(self.stream.encode(None))
+        self.container.close()
+
+    def add(self, pixels, frame):
+        """Encode the enhanced pixels of a frame, with the time and the colour space of that frame."""
+        stream = self.stream = self.stream or self._begin(*pixels.shape[:2], frame)
+        made = self.video.av.VideoFrame.from_ndarray(pixels, "rgb24")
+        about = {"dst_colorspace": _colours(frame), "dst_color_range": stream.codec_context.color_range}
+        made = made.reformat(format=stream.codec_context.pix_fmt, interpolation="BICUBIC", **about)
+        made.pts, made.time_base = frame.pts, self.video.time_base
+        self.container.mux(stream.encode(made))
+
+    def _begin(self, height, width, frame):
+        stream = self.container.add_stream(ENCODER, self.video.rate, dict(OPTIONS))
+        context, given = stream.codec_context, self.video.stream.codec_context
+        context.height, context.width = height, width
+        context.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        context.time_base = stream.time_base = self.video.time_base
+        context.gop_size = self.video.segment
+        context.color_range = frame.color_range or MPEG
+        for name in ("colorspace", "color_primaries", "color_trc"):
+            setattr(context, name, getattr(given, name))
+        if shape := given.sample_aspect_ratio:
+            context.sample_aspect_ratio = 1 / shape if frame.rotation % 180 else shape
+        return stream
+
+
+def _join(video, folder, out, mark):
+    """Put the segments together, with the streams that are copied; `mark` becomes the file's comment."""
+    av, segments = video.av, _segments(folder)
+    form = TARGETS[out.suffix.lower()]
+    with files.replacing(out) as part, av.open(os.fspath(part), "w", format=form) as made, av.open(video.name) as given:
+        made.metadata.update(given.metadata | {"comment": mark})
+        with av.open(os.fspath(segments[0])) as first:
+            pictures = made.add_stream_from_template(first.streams.video[0])
+        pictures.time_base = video.time_base
+        to = {one.index: made.add_stream_from_template(given.streams[one.index]) for one in video.copied}
+
+        def enhanced():
+            for path in segments:
+                with av.open(os.fspath(path)) as segment:
+                    for packet in segment.demux(video=0):
+                        if packet.dts is not None:
+                            packet.stream = pictures
+                            yield packet
+
+        def copied():
+            for packet in given.demux([given.streams[index] for index in to]) if to else ():
+                if packet.dts is not None:
+                    packet.stream = to[packet.stream.index]
+                    yield packet
+
+        for packet in heapq.merge(enhanced(), copied(), key=lambda one: one.dts * one.time_base):
+            made.mux(packet)
+
+
+def _mark(path):
+    """What `_join` wrote into a file; an empty text where it is none of those."""
+    import av
+
+    with suppress(OSError, av.error.FFmpegError), av.open(os.fspath(path)) as made:
+        return made.metadata.get("comment", "")
+    return ""
