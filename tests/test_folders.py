@@ -39,7 +39,7 @@ def test_folder_is_mirrored(album, tmp_path, capfd):
     assert names(tmp_path / "out") == ALBUM
     np.testing.assert_array_equal(read(tmp_path / "out" / "a.png").pixels, 255 - gradient(11, 12))
     out, err = capfd.readouterr()
-    assert out == "" and "4/4" in err  # the bar
+    assert out == "" and "4 of 4" in err  # the bar
 
 
 def test_folder_inside_its_source_is_not_enhanced_again(album):

@@ -69,7 +69,7 @@ def test_where_findings_hold(studies):
     tiled = by_machine(table, finding="The tiled schedule needs less than a lean session")
     assert set(tiled.verdict) == {ABSENT} and tiled.side.isna().all()
     said = machines.where(table)
-    assert said["A lean session needs less than a default one"] == "holds on all 3"
+    assert said["A lean session needs less than a default one"] == machines.EVERYWHERE
     assert said["A large one takes more"] == "holds on one, slow; does not hold on other"
     assert said["The tiled schedule needs less than a lean session"] == ABSENT
 

@@ -31,8 +31,8 @@ def run(folder, paths=NOTEBOOKS, **parameters):
 # As they are published
 
 
-def test_there_are_nine():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
+def test_there_are_ten():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
 
 
 def test_every_published_figure_is_shown_by_a_notebook():

@@ -249,7 +249,7 @@ def test_without_pyav(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path, capsys):
     source = make(tmp_path / "in.mp4", 3)
-    command = ["enhance", str(source), str(tmp_path / "out.mp4"), "--weights", "default", "--memory-limit", "512MiB"]
+    command = ["enhance", str(source), str(tmp_path / "out.mp4"), "--weights", "default", "--variant", "onnx-tiled"]
     assert main(command) == 0
     assert "3 frames enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
     assert main(command) == 0

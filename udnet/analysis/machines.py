@@ -64,13 +64,13 @@ def ratios(studies):
 def agreement(table):
     """Of `ratios`: a row a quantity, an `Estimate` a machine, how far they are `apart`, and whether that `agrees`.
 
-    `apart`: the largest over the smallest, less 1. Memory agrees where that is no more than `AGREES`, or every ratio is
-    within the others' intervals. Time is not judged: None.
+    `apart`: the largest over the smallest, less 1. Memory agrees where that is no more than `AGREES`, or all intervals
+    meet. Time is not judged: None.
     """
     rows = []
     for (kind, quantity), own in table.groupby(["kind", "quantity"], sort=False):
         apart = own.best.max() / own.best.min() - 1
-        meet = ((own.low.min() <= own.best) & (own.best <= own.high.max())).all()  # nan: there is no interval
+        meet = own.low.max() <= own.high.min()  # not where one has no interval
         agrees = bool(apart <= AGREES or meet) if kind == MEMORY else None
         each = {one.machine: Estimate(one.best, one.low, one.high) for one in own.itertuples()}
         rows.append({"kind": kind, "quantity": quantity} | each | {"apart": apart, "agrees": agrees})
@@ -184,6 +184,7 @@ FINDINGS = (
     ),
 )
 HOLDS, NOT, UNCLEAR, ABSENT = "holds", "does not hold", "not clear", "not measured"
+EVERYWHERE = "holds on every machine"
 
 
 def findings(studies, threads=THREADS):
@@ -228,7 +229,7 @@ def where(table):
         if asked.empty:
             said[finding] = ABSENT
         elif len(by[HOLDS]) == len(asked) > 1:
-            said[finding] = f"holds on all {len(asked)}"
+            said[finding] = EVERYWHERE
         else:
             said[finding] = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in by.items() if names)
     return pd.Series(said)
