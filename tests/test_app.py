@@ -261,7 +261,7 @@ def test_a_picture_is_enhanced_as_by_the_package(visit, server, files, enhanced,
     upload(page, files / name)
     if name != "small.jpg":  # which may be done before it is seen
         height, width = enhanced_size(files / name)
-        page.get_by_text(re.compile(rf"{height}x{width} takes about \d+ s .*, and the app \d+ MiB")).wait_for()
+        page.get_by_text(re.compile(rf"{height}x{width} takes about \d+ s .*, and the app [\d,]+ MiB")).wait_for()
     given, bytes = answer(page)
     assert given == f"{Path(name).stem}-enhanced{Path(name).suffix}"
     assert same(bytes, enhanced(name))
