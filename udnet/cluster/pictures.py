@@ -26,6 +26,7 @@ from udnet.variants import enhancer
 
 AHEAD = 2  # pictures that a worker has: the one that it enhances, and the next
 ASK_SECONDS = 1  # how often the cluster is asked how it is
+TAKEN = "the workers enhance for another run meanwhile: wait for that one"
 NEXT = 16 * memory.MIB  # of a worker's limit, for the file of the next picture and what dask does meanwhile
 
 
@@ -71,9 +72,12 @@ class Enhancing(WorkerPlugin):
     def enhance(self, name, data, suffix):
         """The bytes of a picture's file, enhanced, in the format of a suffix; and how many notes it had no room for."""
         with self.turn, files.temporary_folder() as folder:
+            enhance = self.enhancer  # another run may take its place meanwhile
+            if enhance is None:
+                raise Error(TAKEN)
             source, out = folder / Path(name).name, folder / f"enhanced{suffix}"
             source.write_bytes(data)
-            network = self.enhancer.network
+            network = enhance.network
             held = max(0, memory.resident() - network.floor) + NEXT if hasattr(network, "floor") else 0
 
             def begin(_, header):
@@ -81,7 +85,7 @@ class Enhancing(WorkerPlugin):
                     network.plan_for(replace(header, beside=header.beside + held))
 
             try:
-                left_out = folders.enhance_file(lambda picture: self.enhancer(picture, held), source, out, begin)
+                left_out = folders.enhance_file(lambda picture: enhance(picture, held), source, out, begin)
             except Error as error:
                 raise PictureError(str(error).replace(str(source), name).replace(str(out), name)) from None
             return out.read_bytes(), left_out
@@ -91,7 +95,7 @@ def _enhance(id, *about):
     """On a worker: by its `Enhancing`, if that is still the one that was meant."""
     plugin = get_worker().plugins.get(Enhancing.name)
     if plugin is None or plugin.id != id:
-        raise Error("the workers enhance for another run meanwhile: wait for that one")
+        raise Error(TAKEN)
     return plugin.enhance(*about)
 
 

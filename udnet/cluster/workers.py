@@ -59,6 +59,7 @@ def connected(address, threads=None, memory_limit=None):
         if address == LOCAL:
             address = stack.enter_context(_started(threads, memory_limit))
         try:
+            _reach(address)
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
             client.wait_for_workers(1, CONNECT_SECONDS)
         except TimeoutError as error:
@@ -68,6 +69,13 @@ def connected(address, threads=None, memory_limit=None):
             raise Error(f"no scheduler answers at {address}: {start}") from error
         about(client)
         yield client
+
+
+def _reach(address):
+    """`ValueError` or `OSError` where nothing answers there: a client that fails to connect leaves its loop behind."""
+    from distributed.comm import get_address_host_port
+
+    socket.create_connection(get_address_host_port(address), CONNECT_SECONDS).close()
 
 
 def about(client):
