@@ -175,7 +175,6 @@ def parser():
     one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--model", metavar="FILE", help="any ONNX file in UDnet's place, by those variants that take one")
-
     _cluster(one, "run the whole grid on every machine there, each into a folder of OUT")
 
     one = command(export, "write weights as an ONNX file, parity checked")
@@ -321,8 +320,7 @@ def _enhance_video(arguments, enhancer):
         held = 0 if floor is None else max(0, memory.resident() - floor)  # by decoder and encoder, and this frame
         return enhancer(pixels, held)
 
-    by = enhancer.variant.name.partition("@")[0], enhancer.weights.sha256
-    counts = video.enhance_video(enhance, arguments.photo, arguments.out, by, arguments.again)
+    counts = video.enhance_video(enhance, arguments.photo, arguments.out, _by(enhancer), arguments.again)
     said = f"{counts.done} frames enhanced, {counts.kept} kept"
     print(f"{arguments.out}: {said}; {enhancer.variant.name}, {enhancer.weights.caption}")
     return 0
@@ -334,12 +332,12 @@ def _enhance_on_cluster(arguments):
 
     if not arguments.photo.is_dir():
         raise Error(f"{arguments.photo}: no folder: --cluster is for one of pictures")
-    with workers.connected(arguments.cluster, arguments.threads, arguments.memory_limit) as client:
+    limit, total = arguments.memory_limit, arguments.memory_limit or guard.free() // 2
+    with workers.connected(arguments.cluster, arguments.threads, total) as client:
         from udnet.cluster import pictures
 
-        limit = arguments.memory_limit
         if arguments.cluster == workers.LOCAL and (limit or arguments.variant is None):
-            limit = workers.share(limit or guard.free() // 2, len(workers.addresses(client)))
+            limit = workers.share(total, len(workers.addresses(client)))
         enhancing = pictures.Enhancing(arguments.variant, arguments.weights, limit, arguments.scratch)
         return _enhance(arguments, pictures.on(client, enhancing), enhancing)
 
@@ -347,13 +345,17 @@ def _enhance_on_cluster(arguments):
 def _enhance(arguments, each, enhancing):
     from udnet.pictures import folders
 
-    by = enhancing.variant.name.partition("@")[0], enhancing.weights.sha256
-    outcome = folders.enhance_path(each, arguments.photo, arguments.out, by, arguments.again)
+    outcome = folders.enhance_path(each, arguments.photo, arguments.out, _by(enhancing), arguments.again)
     counts = f"{outcome.done} enhanced, {outcome.kept} kept, {len(outcome.failures)} failed; "
     if arguments.photo.is_dir() or outcome.done:
         said = counts * arguments.photo.is_dir() + f"{enhancing.variant.name}, {enhancing.weights.caption}"
         print(f"{arguments.out}: {said}")
     return 1 if outcome.failures else 0
+
+
+def _by(enhancing):
+    """What a picture was enhanced by: whatever the plan, its output is the same."""
+    return enhancing.variant.name.partition("@")[0], enhancing.weights.sha256
 
 
 def measure(arguments):

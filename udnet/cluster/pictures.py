@@ -8,13 +8,11 @@ import shutil
 import threading
 import time
 import uuid
-from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from distributed import KilledWorker, WorkerPlugin, get_worker, wait
+from distributed import KilledWorker, WorkerPlugin, get_worker
 
 from udnet import Error
 from udnet.cluster import workers
@@ -152,8 +150,7 @@ def _ended(sent):
     """Those that have come to an end, of whatever kind; after a while, if there is none."""
     if not sent:
         time.sleep(ASK_SECONDS)
-    with suppress(TimeoutError, CancelledError):
-        wait(list(sent), ASK_SECONDS, "FIRST_COMPLETED")
+    workers.wait(list(sent), ASK_SECONDS)
     return [future for future in sent if future.status != "pending"]
 
 

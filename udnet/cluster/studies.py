@@ -7,13 +7,13 @@ dask: for what it starts, dask sets allocator thresholds and numbers of threads 
 import hashlib
 import os
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from distributed import get_worker, wait
+from distributed import get_worker
 
 from udnet import Error
 from udnet.cluster import workers
@@ -78,8 +78,7 @@ class There(study.Here):
             address, environment = self._find()
             future = self.client.submit(_answer, environment, given, method, *asked, workers=[address], pure=False)
             while future.status == "pending" and address in workers.addresses(self.client):
-                with suppress(TimeoutError, CancelledError):
-                    wait([future], ASK_SECONDS)
+                workers.wait([future], ASK_SECONDS)
             if future.status in ("finished", "error"):
                 return future.result()
             if future.status != "pending":

@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -30,13 +31,12 @@ class About:
 
     version: str
     host: str
-    threads: int
     nanny: bool  # whether a process of dask's watches over it, and starts it again
 
     @classmethod
     def of(cls, dask_worker):
         """Asked on the worker."""
-        return cls(__version__, socket.gethostname(), dask_worker.state.nthreads, bool(dask_worker.nanny))
+        return cls(__version__, socket.gethostname(), bool(dask_worker.nanny))
 
 
 @contextmanager
@@ -97,6 +97,14 @@ def addresses(client):
         return set(client.nthreads())
     except Exception as error:  # of the many that a lost connection raises
         raise Error(GONE) from error
+
+
+def wait(futures, seconds):
+    """Until one of them has come to an end, of whatever kind, or so long."""
+    from distributed import wait
+
+    with suppress(TimeoutError, CancelledError):
+        wait(futures, seconds, "FIRST_COMPLETED")
 
 
 @contextmanager

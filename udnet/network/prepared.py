@@ -20,7 +20,7 @@ from pathlib import Path
 from udnet import Error, __version__
 from udnet.network import checkpoint, converters, sessions
 from udnet.network.checkpoint import TRAINING_ONLY, CheckpointError
-from udnet.system.files import DATA, make_folder, python_path, replacing, sweep, write_text
+from udnet.system.files import DATA, make_folder, python_path, replacing, sha256, sweep, write_text
 
 WEIGHTS_FOLDER = DATA / "weights"
 DEFAULT = WEIGHTS_FOLDER / "default.pth"  # trained by `train` on drawn scenes
@@ -71,13 +71,13 @@ def find(weights=None):
         files.sort(key=lambda path: path.suffix.lower() != ".onnx")
         weights = next((path for path in files if path != DEFAULT), "default")
     if weights == "default":
-        return Weights(DEFAULT_NAME, DEFAULT, _sha256(DEFAULT), ours=True)
+        return Weights(DEFAULT_NAME, DEFAULT, sha256(DEFAULT), ours=True)
     if weights == "seeded":
         path = _made(f"seeded/seeded-{__version__}.pth", "seeded")
-        return Weights(SEEDED, path, _sha256(path), ours=True)
+        return Weights(SEEDED, path, sha256(path), ours=True)
     path = Path(os.fsdecode(weights))
     checkpoint.need_file(path)
-    return Weights(path.name, path.absolute(), *(_onnx_sha256(path) if checkpoint.is_onnx(path) else [_sha256(path)]))
+    return Weights(path.name, path.absolute(), *(_onnx_sha256(path) if checkpoint.is_onnx(path) else [sha256(path)]))
 
 
 def model(path):
@@ -275,7 +275,7 @@ def cached(name, write, say=None):
         except OSError as error:
             raise CheckpointError(f"{out.parent}: {error.strerror}; name another cache folder in UDNET_CACHE") from None
         write(out)
-        write_text(noted, f"{_sha256(out)}  {out.name}\n")
+        write_text(noted, f"{sha256(out)}  {out.name}\n")
     return out
 
 
@@ -290,7 +290,7 @@ def _is_as_made(out, noted):
 @functools.cache
 def _known_sha256(path, mtime_ns, size):
     """The checksum of a file as it is now: a study's trials ask for the same files again and again."""
-    return _sha256(path)
+    return sha256(path)
 
 
 def _made(name, form, *weights, say=None):
@@ -367,18 +367,13 @@ def _optimise(onnx, out):
         onnxruntime.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
 
 
-def _sha256(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _onnx_sha256(path):
     """The checksum of an ONNX file and of its second files, and their names; that file is read once for both."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         digest = hashlib.sha256(content)
         seconds = checkpoint.second_files(path, content)
     for name, second in seconds.items():
-        digest.update(f"{name} {_sha256(second)}".encode(errors="surrogateescape"))
+        digest.update(f"{name} {sha256(second)}".encode(errors="surrogateescape"))
     return digest.hexdigest(), tuple(seconds)
 
 

@@ -7,7 +7,6 @@ done: a target that is as its row says, and one whose file still waits beside it
 
 import csv
 import errno
-import hashlib
 import io
 import os
 from contextlib import suppress
@@ -102,6 +101,6 @@ def _is(path, row):
 
 
 def _sha256(path):
-    with suppress(OSError), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(OSError):
+        return files.sha256(path)
     return ""

@@ -23,6 +23,14 @@ def python_path():
     return os.pathsep.join([os.fspath(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def sha256(path):
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    import hashlib  # not in every trial
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 # --- written whole ---
 
 
