@@ -356,7 +356,9 @@ SLOW = {"pytorch-published": "makes VGG16's checkpoint", "pytorch-compiled": "co
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS]
 )
-def test_measure_answers_for(name, capsys, any_weights):
+def test_measure_answers_for(name, capsys, any_weights, monkeypatch):
+    # glibc maps every large block: left alone it decides anew in each process, and the peaks of two are 4 MiB apart.
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=65536")
     repeats = 2 if name in ("pytorch", "onnx") else 1
     weights = ["--weights", any_weights] if any_weights else []
     code, said = measured(capsys, "--variant", name, "--size", "64x64", "--threads", 2, "--repeats", repeats, *weights)
@@ -364,8 +366,7 @@ def test_measure_answers_for(name, capsys, any_weights):
     for one in said:
         check(one)
     peaks = [[phase["peak_bytes"] for phase in one["phases"]] for one in said]
-    # Two equal trials agree within 2 %; 4 MiB is for ONNX Runtime below 256x256, see test_trial.py.
-    assert peaks[0] == pytest.approx(peaks[-1], rel=0.02, abs=4 * MIB)
+    assert peaks[0] == pytest.approx(peaks[-1], rel=0.02)
 
 
 def test_study(folder, capsys):
