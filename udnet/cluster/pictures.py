@@ -49,7 +49,7 @@ class Enhancing(WorkerPlugin):
 
     def setup(self, worker):
         """Load the network, with as many threads as the worker has."""
-        memory.return_freed_memory()
+        memory.keep_freed_memory()  # dask has it handed back: each picture would ask for its pages again
         self.turn = threading.Lock()
         self.folder = Path(worker.local_directory, self.id)
         self.folder.mkdir()

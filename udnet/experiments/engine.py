@@ -1,7 +1,8 @@
 """What the engine of a cluster costs: pictures a minute by workers of this machine, beside one process.
 
 A fresh process enhances a folder of drawn pictures, in the same memory in all: by itself on two threads, by one worker
-with two, by two workers with one each. The same with a network that gives back what it gets says what the engine takes
+with two, by two workers with one each; in two amounts of memory, since what an engine takes a plan has not: it then
+cuts finer. The same with a network that gives back what it gets says what the engine takes
 for a picture beside the network, and how much of that the one process computes that sends and writes.
 """
 
@@ -24,11 +25,13 @@ from udnet.variants import enhancer
 from udnet.variants.variant import Variant
 
 FILE = "engine.csv"
-JOB = ["variant", "workers", "threads", "repeat"]  # no workers: one process by itself
+JOB = ["variant", "memory_bytes", "workers", "threads", "repeat"]  # no workers: one process by itself
 COLUMNS = [*JOB, "pictures", "seconds", "picture_bytes", "own_seconds", "peak_bytes"]
 WAYS = ((0, 2), (1, 2), (2, 1))  # workers, threads of each
-SIZE, PICTURES, LIMIT = (1080, 1920), 12, 1024 * memory.MIB
+SIZE, PICTURES = (1080, 1920), 8
+LITTLE, MUCH = 1024 * memory.MIB, 2048 * memory.MIB  # memory, in all
 TILED, NOTHING = "onnx-tiled", "nothing"
+NETWORKS = ((TILED, LITTLE), (TILED, MUCH), (NOTHING, MUCH))
 
 
 class Nothing:
@@ -47,7 +50,7 @@ def run(folder, repeats=3, size=SIZE, pictures=PICTURES, progress=True):
     with files.temporary_folder() as drawn:
         for seed in range(pictures):
             photographs.write(photographs.Picture(scenes.draw(seed, *size).picture), drawn / "in" / f"{seed:03}.jpg")
-        todo = [(name, *way, repeat) for repeat, way, name in product(range(repeats), WAYS, (TILED, NOTHING))]
+        todo = [(*network, *way, repeat) for repeat, way, network in product(range(repeats), WAYS, NETWORKS)]
         jobs.run(Path(folder) / FILE, COLUMNS, todo, partial(_job, drawn), progress)
     return read(folder)
 
@@ -55,7 +58,7 @@ def run(folder, repeats=3, size=SIZE, pictures=PICTURES, progress=True):
 def read(folder):
     """The table of a folder, a row a way and repeat: the columns of the file, and `a_minute`, pictures.
 
-    `seconds`: of a picture, on average, once every worker has had one; `picture_bytes`: of its file and its answer's;
+    `memory_bytes`: the limit of all processes together; `seconds`: of a picture, on average, once every worker has had one; `picture_bytes`: of its file and its answer's;
     `own_seconds`: that the one process computed for a picture; `peak_bytes`: of all processes, each at its own peak.
     """
     path = Path(folder) / FILE
@@ -72,7 +75,7 @@ def _job(drawn, *about):
 # --- in a process of its own ---
 
 
-def measure(source, variant, workers, threads, repeat):
+def measure(source, variant, limit, workers, threads, repeat):
     """The row of one way."""
     name = variant if variant == TILED else f"{__file__}:NOTHING_AT_ALL"
     with tempfile.TemporaryDirectory() as out:
@@ -87,9 +90,9 @@ def measure(source, variant, workers, threads, repeat):
             return pairs_of
 
         if workers:
-            peaks = _by_workers(source, out, name, workers, threads, timed)
+            peaks = _by_workers(source, out, name, limit, workers, threads, timed)
         else:
-            loaded = enhancer.load(name, "default", threads, *([LIMIT] if variant == TILED else []))
+            loaded = enhancer.load(name, "default", threads, *([limit] if variant == TILED else []))
             folders.enhance_path(timed(folders.one_by_one(loaded)), source, out, ("", ""), progress=False)
         own = time.process_time() - begun
         there = [path for folder in (Path(source), out) for path in folder.glob("*.jpg")]
@@ -105,7 +108,7 @@ def measure(source, variant, workers, threads, repeat):
         ]
 
 
-def _by_workers(source, out, name, count, threads, timed):
+def _by_workers(source, out, name, limit, count, threads, timed):
     from distributed import LocalCluster
 
     from udnet.cluster import pictures
@@ -113,8 +116,8 @@ def _by_workers(source, out, name, count, threads, timed):
 
     about = {"threads_per_worker": threads, "memory_limit": None, "dashboard_address": None}
     with LocalCluster(n_workers=count, **about) as started, cluster.connected(started.scheduler_address) as client:
-        limit = cluster.share(LIMIT, count) if name == TILED else None
-        on = pictures.on(client, pictures.Enhancing(name, "default", limit))
+        each = cluster.share(limit, count) if name == TILED else None
+        on = pictures.on(client, pictures.Enhancing(name, "default", each))
         folders.enhance_path(timed(on), source, out, ("", ""), progress=False)
         return list(client.run(memory.lifetime_peak).values())
 

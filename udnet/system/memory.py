@@ -136,6 +136,15 @@ def return_freed_memory():
 
     Left alone, glibc raises that threshold to the largest block freed so far (up to 32 MiB), and keeps what is smaller.
     """
+    _set_thresholds(64 * 1024, 64 * 1024)
+
+
+def keep_freed_memory():
+    """Make glibc keep freed blocks of up to 32 MiB, as it comes to by itself where no threshold is set; as above."""
+    _set_thresholds(32 * MIB, 64 * MIB)
+
+
+def _set_thresholds(mapped, trimmed):
     import ctypes
 
     trim_threshold, mmap_threshold = -1, -3  # mallopt's names for them, from malloc.h
@@ -143,8 +152,8 @@ def return_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):  # macOS, Windows, musl
         return
-    mallopt(mmap_threshold, 64 * 1024)
-    mallopt(trim_threshold, 64 * 1024)
+    mallopt(mmap_threshold, mapped)
+    mallopt(trim_threshold, trimmed)
 
 
 def trim_heaps():
