@@ -19,9 +19,10 @@ from picture_files import gradient, names
 
 from udnet import Error
 from udnet.__main__ import main
-from udnet.pictures import folders
+from udnet.experiments import engine
+from udnet.pictures import folders, scenes
 from udnet.pictures.photographs import Picture, read, write
-from udnet.system import files
+from udnet.system import files, guard
 from udnet.system.memory import MIB
 from udnet.trials import tables
 from udnet.trials.grid import Grid
@@ -130,10 +131,51 @@ def test_pictures_come_back_as_one_process_makes_them(client, album, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_the_engine_costs_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "WAYS", ((0, 1), (2, 1)))
+    table = engine.run(tmp_path, repeats=1, size=(64, 96), pictures=5, progress=False)
+    assert [*zip(table.variant, table.workers, strict=True)] == [
+        (name, count) for count in (0, 2) for name in (engine.TILED, engine.TILED, engine.NOTHING)
+    ]
+    assert (table.pictures == 5).all() and (table.seconds > 0).all() and (table.own_seconds > 0).all()
+    drawn = [len(one.read_bytes()) for one in drawn_pictures(tmp_path / "drawn")]
+    nothing = table[table.variant == engine.NOTHING]
+    assert (nothing.picture_bytes > np.mean(drawn)).all() and (nothing.picture_bytes < 3 * np.mean(drawn)).all()
+    one, two = (nothing.peak_bytes[nothing.workers == count].item() for count in (0, 2))
+    assert two > one + 2 * 50 * MIB, "those of the workers are in it"
+    assert len(engine.run(tmp_path, repeats=1, size=(64, 96), pictures=5, progress=False)) == len(table)
+
+
+def drawn_pictures(folder):
+    for seed in range(5):
+        write(Picture(scenes.draw(seed, 64, 96).picture), folder / f"{seed}.jpg")
+    return folder.iterdir()
+
+
+@pytest.mark.slow
 def test_a_limit_that_is_too_small_is_one_line_a_picture(client, album, capfd):
     outcome = enhance(client, pictures.Enhancing(None, "default", 40 * MIB), album)
     assert outcome.done == 0 and len(outcome.failures) == COUNT
     assert all("raise the memory limit" in said for _, said in outcome.failures)
+
+
+@pytest.mark.slow
+def test_local_workers_keep_to_their_limit_under_the_kernel(tmp_path):
+    """Where the kernel kills what goes over: each worker has as much as its share, this process what is left."""
+    limit = 800 * MIB
+    group = guard.ControlGroup.make(limit)
+    if group is None:
+        pytest.skip("this process may not make a memory control group")
+    for seed in range(4):
+        write(Picture(scenes.draw(seed, 720, 1280).picture), tmp_path / "in" / f"{seed}.jpg")
+    about = ["--cluster", "local", "--memory-limit", "800MiB", "--threads", "2", "--weights", "default"]
+    command = [sys.executable, "-m", "udnet", "enhance", str(tmp_path / "in"), str(tmp_path / "out"), *about]
+    try:
+        ended = subprocess.run(group.command(command), cwd=REPO, capture_output=True, text=True)
+        assert (ended.returncode, group.killed) == (0, False), ended.stderr
+    finally:
+        group.close()
+    assert "4 enhanced, 0 kept, 0 failed" in ended.stdout
 
 
 @pytest.mark.slow

@@ -136,6 +136,23 @@ def test_kinds_that_are_not_read_are_counted(album, tmp_path, capfd):
     assert capfd.readouterr() == ("", said)
 
 
+def test_videos_in_a_folder_are_told_how_they_are_enhanced(album, tmp_path, capfd):
+    (album / "dive.MP4").touch()
+    (album / "reef" / "turn.mov").touch()
+    assert enhance(identity, album, tmp_path / "out", progress=False) == []
+    said = f"{album}: left out 1 .mov, 1 .mp4: a video is enhanced by itself: enhance VIDEO.mp4 OUT.mp4"
+    assert capfd.readouterr() == ("", f"udnet: {said}\n")
+    with pytest.raises(PictureError, match="no pictures in it"):
+        enhance(identity, only_videos(tmp_path / "dives"), tmp_path / "out")
+    assert "left out 1 .mp4: a video" in capfd.readouterr().err
+
+
+def only_videos(folder):
+    folder.mkdir()
+    (folder / "one.mp4").touch()
+    return folder
+
+
 def test_what_the_target_cannot_hold_is_said_before_the_work(tmp_path, capfd):
     write(Picture(gradient(1, 16_384)), tmp_path / "in.png")
     refused = enhance(lambda picture: pytest.fail("worked"), tmp_path / "in.png", tmp_path / "out.webp")

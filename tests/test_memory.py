@@ -4,7 +4,9 @@ import builtins
 import io
 import json
 import mmap
+import os
 import platform
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -272,6 +274,33 @@ def test_freed_memory_goes_back_to_the_system():
     )
     assert kept > 250, "left alone, the allocator keeps the blocks: the test can fail"
     assert max(returned, trimmed) < 70, "the small blocks alone, 48 MiB, are still held"
+
+
+AGAIN = """
+import resource, sys
+from udnet.system import memory
+if sys.argv[1] == "keep":
+    memory.keep_freed_memory()
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+block = b"x" * (8 << 20)
+before = pages()
+for _ in range(50):
+    block = block[:-1]  # a copy: the one before is freed
+print(pages() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+def test_freed_memory_is_kept_also_where_the_environment_has_it_handed_back():
+    dask = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    left, kept = (
+        int(subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, check=True, env=dask).stdout)
+        for how in ("leave", "keep")
+    )
+    pages = 8 * MIB // resource.getpagesize()
+    assert left >= 50 * pages, "left alone, every copy asks for its pages again: the test can fail"
+    assert kept < 4 * pages
 
 
 def test_a_fresh_array_goes_back_to_the_system():

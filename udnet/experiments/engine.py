@@ -58,8 +58,9 @@ def run(folder, repeats=3, size=SIZE, pictures=PICTURES, progress=True):
 def read(folder):
     """The table of a folder, a row a way and repeat: the columns of the file, and `a_minute`, pictures.
 
-    `memory_bytes`: the limit of all processes together; `seconds`: of a picture, on average, once every worker has had one; `picture_bytes`: of its file and its answer's;
-    `own_seconds`: that the one process computed for a picture; `peak_bytes`: of all processes, each at its own peak.
+    `memory_bytes`: the limit of all processes together; `seconds`: of a picture, on average, once every worker has had
+    one; `picture_bytes`: of its file and its answer's; `own_seconds`: that the one process computed for a picture;
+    `peak_bytes`: of all processes, each at its own peak.
     """
     path = Path(folder) / FILE
     if not path.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from udnet import Error
-from udnet.pictures import photographs
+from udnet.pictures import photographs, video
 from udnet.pictures.done import Done
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import KINDS, RAW
@@ -88,14 +88,11 @@ def enhance_path(each, source, out, by, again=False, progress=True):
     failure: a line on stderr, the others are done. An `Error` that it raises ends it. `by`: the name of the variant
     that enhances, and the SHA-256 of its weights. A folder's pictures that are done already, by the same, are kept, or
     done `again`. Its hidden files and those without a picture's suffix are left alone, and so is `out` where it lies
-    inside; pictures of kinds that are not read are counted in one line. `PictureError`, before any work, when the
+    inside; pictures of kinds that are not read, and videos, are counted in a line. `PictureError`, before any work, when the
     request itself is wrong. `progress`: a bar on stderr, for a folder.
     """
     source, out = Path(source), Path(out)
-    pairs, others = _pairs(source, out)
-    if others:
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        _say(f"{source}: left out {counts}: convert them to a {photographs.format_names()} first")
+    pairs = _pairs(source, out)
     if not source.is_dir():
         count, failures = _enhance(each(pairs))
         return Outcome(count, 0, failures)
@@ -141,13 +138,9 @@ def _say(line):
 
 
 def _pairs(source, out):
-    """Which file is enhanced into which, checked as far as can be before any work; and what else is there.
-
-    A list of `Pair`, and by suffix how many pictures are of a kind that is not read.
-    """
+    """Which file is enhanced into which, a list of `Pair`, checked as far as can be before any work."""
     if not os.path.exists(source):  # os.path: a name too long for the system is no such file either
         raise PictureError(f"{source}: no such file or folder: name a picture or a folder of pictures")
-    others = Counter()
     if not source.is_dir():
         pairs = [Pair(source, out / source.name if os.path.isdir(out) else out)]
         folder = pairs[0].target.parent
@@ -166,7 +159,8 @@ def _pairs(source, out):
             for path in found
             if path.suffix.lower() in KINDS and not _is_reference(path, found)
         ]
-        others.update(path.suffix.lower() for path in found if path.suffix.lower() in OTHERS)
+        for line in _left_out(path.suffix.lower() for path in found):
+            _say(f"{source}: left out {line}")
         if not pairs:
             raise PictureError(f"{source}: no pictures in it: name a folder with {photographs.format_names()} files")
     for pair in pairs:
@@ -174,7 +168,20 @@ def _pairs(source, out):
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PictureError(f"{nearest}: not a folder that can be written into: name another")
-    return pairs, others
+    return pairs
+
+
+def _left_out(suffixes):
+    """What a folder holds beside its pictures, a line each."""
+    counts = Counter(suffixes)
+
+    def told(kinds):
+        return ", ".join(f"{counts[suffix]} {suffix}" for suffix in sorted(kinds & counts.keys()))
+
+    if pictures := told(OTHERS):
+        yield f"{pictures}: convert them to a {photographs.format_names()} first"
+    if videos := told(video.SOURCES):
+        yield f"{videos}: a video is enhanced by itself: enhance VIDEO.mp4 OUT.mp4"
 
 
 def _is_reference(path, found):
