@@ -88,8 +88,8 @@ def enhance_path(each, source, out, by, again=False, progress=True):
     failure: a line on stderr, the others are done. An `Error` that it raises ends it. `by`: the name of the variant
     that enhances, and the SHA-256 of its weights. A folder's pictures that are done already, by the same, are kept, or
     done `again`. Its hidden files and those without a picture's suffix are left alone, and so is `out` where it lies
-    inside; pictures of kinds that are not read, and videos, are counted in a line. `PictureError`, before any work, when the
-    request itself is wrong. `progress`: a bar on stderr, for a folder.
+    inside; pictures of kinds that are not read, and videos, are counted in a line. `PictureError`, before any work,
+    when the request itself is wrong. `progress`: a bar on stderr, for a folder.
     """
     source, out = Path(source), Path(out)
     pairs = _pairs(source, out)
