@@ -34,7 +34,7 @@ def run(job, slot):
     """Enhance the picture of a job in its turn. Where its visitor leaves, Streamlit raises in `slot`: that ends it."""
     gc.collect()  # pictures that were given up may lie in circles
     network, start, about = enhancer().network, time.monotonic(), ""
-    held = max(0, memory.resident() - network.floor) + VISITORS
+    held = enhancer().held + VISITORS
 
     def begin(source, header):
         nonlocal about

@@ -312,13 +312,9 @@ def enhance(arguments):
 
 def _enhance_video(arguments, enhancer):
     from udnet.pictures import video
-    from udnet.system import memory
-
-    floor = getattr(enhancer.network, "floor", None)
 
     def enhance(pixels):
-        held = 0 if floor is None else max(0, memory.resident() - floor)  # by decoder and encoder, and this frame
-        return enhancer(pixels, held)
+        return enhancer(pixels, enhancer.held)  # by decoder and encoder, and this frame
 
     counts = video.enhance_video(enhance, arguments.photo, arguments.out, _by(enhancer), arguments.again)
     said = f"{counts.done} frames enhanced, {counts.kept} kept"

@@ -75,12 +75,11 @@ class Enhancing(WorkerPlugin):
                 raise Error(TAKEN)
             source, out = folder / Path(name).name, folder / f"enhanced{suffix}"
             source.write_bytes(data)
-            network = enhance.network
-            held = max(0, memory.resident() - network.floor) + NEXT if hasattr(network, "floor") else 0
+            held = enhance.held + NEXT
 
             def begin(_, header):
-                if hasattr(network, "plan_for"):
-                    network.plan_for(replace(header, beside=header.beside + held))
+                if self.tiled:
+                    enhance.network.plan_for(replace(header, beside=header.beside + held))
 
             try:
                 left_out = folders.enhance_file(lambda picture: enhance(picture, held), source, out, begin)

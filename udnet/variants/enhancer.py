@@ -32,6 +32,11 @@ class Enhancer:
         done = replace(given, pixels=enhance(self.network, given.pixels, beside + given.beside, progress))
         return done if given is picture else done.image
 
+    @property
+    def held(self):
+        """Bytes that this process holds now beside what a tiled network's plans count; none for a whole image."""
+        return max(0, memory.resident() - self.network.floor) if self.variant.schedule == "tiled" else 0
+
     def __repr__(self):
         return f"<Enhancer {self.variant.name}, {self.weights.caption}>"
 
