@@ -59,12 +59,6 @@ def with_scratch(done, threads=scaling.THREADS):
     return beside, {model.variant: model for model in (tiled, _on_disk(tiled, disk(done)))}
 
 
-def scratch_is_later(done):
-    """Whether the trials with a scratch file, in a study's folder, ran other code than the rest of the study."""
-    beside = done.folder / SCRATCH
-    return beside.exists() and tables.read(beside).machine["commit"] != done.machine["commit"]
-
-
 def _measured(done, threads):
     """The rows of `costs` on so many threads, of variants that run as they are."""
     measured = costs(done)
