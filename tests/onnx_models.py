@@ -119,3 +119,30 @@ def upscaler(path, channels=48, depth=6, factor=2, shape=FREE):
     x = build.conv(x, channels, 3 * factor**2, activation=None)
     y = build.add("DepthToSpace", x, blocksize=factor)
     return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def dense(path, growth=12, layers=8, shape=FREE):
+    """At half the sides, each layer reads the maps of all before it, as in DenseNet: many small tensors live long."""
+    build = Builder()
+    x, cin = build.conv("x", 3, 2 * growth, stride=2), 2 * growth
+    for _ in range(layers):
+        narrow = build.conv(x, cin, 4 * growth, side=1)
+        x, cin = build.add("Concat", x, build.conv(narrow, 4 * growth, growth), axis=1), cin + growth
+    y = build.conv(x, cin, 3, side=1, activation="Sigmoid")
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def pyramid(path, channels=24, levels=4, shape=FREE):
+    """Halved some times, then summed from the smallest maps up, as detectors do; sides: multiples of 2**levels."""
+    build, x, maps = Builder(), "x", []
+    for level in range(levels):
+        x = build.conv(x, channels << (level - 1) if level else 3, channels << level, stride=2)
+        x = build.conv(x, channels << level, channels << level)
+        maps.append(build.conv(x, channels << level, 2 * channels, side=1, activation=None))
+    top = maps.pop()
+    while maps:
+        scales = build.constant(np.array([1, 1, 2, 2], np.float32))
+        top = build.add("Add", maps.pop(), build.add("Resize", top, "", scales, mode="nearest"))
+        top = build.conv(top, 2 * channels, 2 * channels)
+    y = build.conv(top, 2 * channels, 1, activation="Sigmoid")
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})

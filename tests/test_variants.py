@@ -242,3 +242,9 @@ def test_an_own_file_is_found_from_where_one_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]))
     assert trial.run(trial.Trial("mine.py:mine", 16, 16, 1)).status == "ok"
+
+
+@pytest.mark.parametrize("name", ["onnx-lean/4", "onnx-no-arena/0.5", "onnx/x"])
+def test_what_has_no_scale_is_refused(name):
+    with pytest.raises(Error, match="no allocator to scale: choose onnx, .* or onnx-no-arena|no scale '.*': give a num"):
+        catalogue.find(name)

@@ -6,11 +6,12 @@ bend it:
 
 - The arena of a default session grows in steps. So the small pictures are run in an arena whose steps are as much
   smaller as their tensors are (`variants.scaled`).
-- What loading has left free in an arena takes small pictures in, and shows nothing of a large one. No session takes
-  less than the lean one, and one with an arena up to three times what a picture adds there.
 - Without an arena glibc's heap keeps what is freed, in blocks below 32 MiB; larger ones go back to the system at once,
-  as every block does in a lean session. So it takes what the lean one takes, and some of its smaller tensors again:
-  from none to four times what these take at once, by chance rather than by rule.
+  as every block does in a lean session. So the largest of the small pictures is run with a heap for blocks as much
+  smaller. That one keeps them from the start, where glibc begins with smaller ones: three quarters of what it takes
+  above the lean session are usual. Equal trials differ there by as much as half of it, so it is run several times.
+- What loading has left free in an arena or a heap takes small pictures in, and shows nothing of a large one. No session
+  takes less than the lean one, and one that keeps memory up to three times what a picture adds there.
 
 `run` holds forecasts against trials at those sizes, for three exports of UDnet.
 """
@@ -36,15 +37,15 @@ LEAST, MOST = 3, 12  # by what the sides of the large picture are divided: no le
 LADDER = (1, 7 / 6, 4 / 3, 5 / 3)  # the small pictures, from the largest on
 TRIED = 400 * MIB  # of tensors at once, in a picture that is tried
 UNCOUNTED = 1024  # bytes a pixel, where a graph's tensors cannot be counted: the line is then one of pixels
-MAPPED = 32 * MIB  # a block that glibc maps, and gives back, whatever was freed before
 
 # How far the truth may be, as measured (`forecasts.csv`): factors of what a picture adds along a line, or in an arena
 LINE, ARENA = (0.95, 1, 1.05), (0.85, 1, 1.2)
+OTHER = (0.6, 1, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
 APART = 3 * MIB  # equal trials may be
-FULL = 3  # times what a picture adds to the lean session, at the most in an arena
-HEAP = (0, 0.75, 4)  # times what tensors below `MAPPED` take at once, on top of the lean session: least, usual, most
-ALL_HEAP = 2  # usually, where no tensor is larger
-LEAN, BARE = "onnx-lean", "onnx-no-arena"
+HEAP = (0, 0.75, 2)  # and of what a small picture's heap takes on top of the lean session: least, usual, most
+HEAPS = 3  # trials of it
+FULL = 3  # times what a picture adds to the lean session, at the most in an arena or a heap
+LEAN = "onnx-lean"
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
     held, counted = {one: _tensors(file, one) for one in (size, *sizes)}, _is_counted(file, size)
 
     @cache
-    def added(name, small):
+    def added(name, small, repeat=0):
         """What a process holds once loaded, its peak until then, and what the picture adds to the former."""
-        one = trial.Trial(name, *small, threads, runs=1, model=str(model), inputs=tuple(inputs))
+        one = trial.Trial(name, *small, threads, repeat, runs=1, model=str(model), inputs=tuple(inputs))
         begin(one)
         result = trial.run(one)
         if result.status != "ok":
@@ -101,23 +102,29 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
     @cache
     def line(name):
         """What the picture will add, by the line through what the small ones add."""
-        arena = name in scaled.SESSIONS
-        names = {one: f"{name}/{held[size] / held[one]:.2f}" if arena else name for one in sizes}
+        names = {one: down(name, one) if name in scaled.ARENAS else name for one in sizes}
         return _at(held[size], [(held[one], added(names[one], one)[2]) for one in sizes])
+
+    def down(name, small):
+        """The name of a variant whose allocator is as much smaller as the tensors of a small picture are."""
+        return f"{name}/{held[size] / held[small]:.2f}"
 
     def more(name, loaded):
         """The least, the usual and the most that the picture will add to what a process holds once loaded."""
-        if name in scaled.SESSIONS:
-            lean_loaded, _, shown = added(LEAN, sizes[0])
-            left = max(0, loaded - lean_loaded)  # by loading, for pictures to use
-            usual = max(line(name), line(LEAN) - left)
-            hidden = FULL * line(LEAN) if left > shown else 0  # the small pictures were lost in it
-            return ARENA[0] * usual, usual, max(ARENA[2] * usual, hidden)
-        if name == BARE:
-            heap = _tensors(file, size, below=MAPPED)
-            times = HEAP if heap < held[size] else (HEAP[0], ALL_HEAP, HEAP[2])
-            return [factor * line(LEAN) + many * heap for factor, many in zip(LINE, times, strict=True)]
-        return [factor * line(name) for factor in LINE]
+        if name not in scaled.ARENAS | scaled.HEAPS:
+            return [factor * line(name) for factor in (LINE if name == LEAN else OTHER)]
+        lean, (lean_loaded, _, shown) = line(LEAN), added(LEAN, sizes[0])
+        left = max(0, loaded - lean_loaded)  # by loading, for pictures to use
+        if name in scaled.HEAPS:
+            small = [added(down(name, sizes[0]), sizes[0], repeat)[2] for repeat in range(HEAPS)]
+            heap = max(0, np.mean(small) - shown) * held[size] / held[sizes[0]]
+            all_three = [factor * lean + share * heap for factor, share in zip(LINE, HEAP, strict=True)]
+        else:
+            usual = max(line(name), lean - left)
+            all_three = [factor * usual for factor in ARENA]
+        if left > shown:  # the small pictures were lost in it
+            all_three[-1] = max(all_three[-1], FULL * lean)
+        return all_three
 
     for name in variants() if names is None else names:
         try:
@@ -156,10 +163,10 @@ def _sizes(file, size):
     raise Error(f"{file.path}: {size[0]}x{size[1]} is too small for a forecast: measure it, which takes seconds")
 
 
-def _tensors(file, size, below=np.inf):
-    """Bytes of a graph's tensors at once; `below`: of those that take less each."""
+def _tensors(file, size):
+    """Bytes of a graph's tensors at once."""
     try:
-        return lifetimes.peak(file, *size, "in-place", below).bytes
+        return lifetimes.peak(file, *size, "in-place").bytes
     except Error:
         return UNCOUNTED * size[0] * size[1]
 

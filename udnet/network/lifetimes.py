@@ -19,7 +19,6 @@ schedule, and may take less.
 import heapq
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from udnet import Error
@@ -47,10 +46,10 @@ class Peak:
     searched: int  # sets of nodes that the search for the best order went through
 
 
-def peak(path, height, width, schedule="stored", below=np.inf):
-    """The `Peak` of an ONNX file's graph for one picture, under one of `SCHEDULES`; `path`: as `graphs.read` takes it.
+def peak(path, height, width, schedule="stored"):
+    """The `Peak` of an ONNX file's graph for one picture, under one of `SCHEDULES`.
 
-    `below`: bytes; a tensor that takes as much is left out.
+    `path`: as `graphs.read` takes it.
     """
     if schedule not in SCHEDULES:
         raise Error(f"no schedule {schedule!r}: choose from {', '.join(SCHEDULES)}")
@@ -58,8 +57,7 @@ def peak(path, height, width, schedule="stored", below=np.inf):
     lives, done, held = _Lives(graph), 0, []
     order, searched = _best(lives) if schedule == "best order" else (range(len(graph.nodes)), 0)
     for place in order:
-        sizes = lives.held(done, place, reuse=schedule != "stored")
-        held.append({name: size for name, size in sizes.items() if size < below})
+        held.append(lives.held(done, place, reuse=schedule != "stored"))
         done |= 1 << place
     rows = [(*graph.nodes[place][:3], sum(sizes.values())) for place, sizes in zip(order, held, strict=True)]
     profile = pd.DataFrame(rows, columns=["node", "operator", "weight", "bytes"]).set_index("node")

@@ -139,9 +139,9 @@ def return_freed_memory():
     _set_thresholds(64 * 1024, 64 * 1024)
 
 
-def keep_freed_memory():
-    """Make glibc keep freed blocks of up to 32 MiB, as it comes to by itself where no threshold is set; as above."""
-    _set_thresholds(32 * MIB, 64 * MIB)
+def keep_freed_memory(largest=32 * MIB):
+    """Make glibc keep freed blocks of less than so many bytes: by itself it comes to 32 MiB at the most; as above."""
+    _set_thresholds(largest, 2 * largest)
 
 
 def _set_thresholds(mapped, trimmed):

@@ -1,8 +1,9 @@
-"""A session whose memory arena is smaller in all its steps: what a large picture does to the usual arena, seen small.
+"""A session whose allocator is smaller in all its steps: what a large picture does to the usual one, seen small.
 
 ONNX Runtime's arena grows by blocks, each of twice the size of the last, from 1 MiB on, and cuts a block in two where
-more than 128 MiB of it would lie idle. What a picture takes of it depends on where its tensors fall between those
-sizes. With every size divided by the factor by which the tensors of a small picture are smaller, they fall alike.
+more than 128 MiB of it would lie idle. Without an arena, glibc's heap keeps freed blocks below 32 MiB, and hands larger
+ones back. What a picture takes depends on where its tensors fall between those sizes. With every size divided by the
+factor by which the tensors of a small picture are smaller, they fall alike.
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from udnet import Error
+from udnet.system import memory
 from udnet.system.memory import MIB
 from udnet.tiled import kernels
 from udnet.variants.variant import OnnxNetwork
@@ -19,20 +21,29 @@ SIZES = {  # of `OrtArenaCfg`, with ONNX Runtime's own values
     "initial_growth_chunk_size_bytes": 2 * MIB,
     "max_dead_bytes_per_chunk": 128 * MIB,
 }
-SESSIONS = {"onnx": {}, "onnx-no-pattern": {"enable_mem_pattern": False}}  # those with an arena: their options
+HEAP = 32 * MIB  # from which on glibc hands a freed block back, at the most
+ARENAS = {"onnx": {}, "onnx-no-pattern": {"enable_mem_pattern": False}}  # sessions with an arena: their options
+HEAPS = {"onnx-no-arena": {"enable_cpu_mem_arena": False}}  # those on the heap
 
 
 def down(variant, text):
-    """A variant with an arena, as `NAME/SCALE`: every size of that arena divided by the scale, a number from 1."""
-    if variant.name not in SESSIONS:
-        raise Error(f"{variant.name} has no arena to scale: choose {' or '.join(SESSIONS)}")
+    """A session as `NAME/SCALE`: every size of its allocator divided by the scale, a number from 1."""
+    if variant.name not in ARENAS | HEAPS:
+        raise Error(f"{variant.name} has no allocator to scale: choose {', '.join(ARENAS)} or {', '.join(HEAPS)}")
     if not re.fullmatch(r"[1-9]\d*(\.\d+)?", text):
         raise Error(f"no scale {text!r}: give a number from 1, as in {variant.name}/16")
-    load = partial(_load, scale=float(text), **SESSIONS[variant.name])
-    summary = f"{variant.summary}; sizes of the arena divided by {text}"
+    kind, load = ("arena", _arena) if variant.name in ARENAS else ("heap", _heap)
+    summary = f"{variant.summary}; sizes of the {kind} divided by {text}"
+    load = partial(load, scale=float(text), **(ARENAS | HEAPS)[variant.name])
     return replace(variant, name=f"{variant.name}/{text}", summary=summary, load=load)
 
 
-def _load(threads, path, scale, **options):
+def _arena(threads, path, scale, **options):
     kernels.share_arena(**{name: max(1, round(size / scale)) for name, size in SIZES.items()})
     return OnnxNetwork(path, threads, dict([kernels.SHARED]), **options)
+
+
+def _heap(threads, path, scale, **options):
+    network = OnnxNetwork(path, threads, **options)
+    memory.keep_freed_memory(round(HEAP / scale))  # not before: what loading leaves is the same at any scale
+    return network
