@@ -246,5 +246,5 @@ def test_an_own_file_is_found_from_where_one_is(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["onnx-lean/4", "onnx-no-arena/0.5", "onnx/x"])
 def test_what_has_no_scale_is_refused(name):
-    with pytest.raises(Error, match="no allocator to scale: choose onnx, .* or onnx-no-arena|no scale '.*': give a num"):
+    with pytest.raises(Error, match=r"no allocator to scale: choose onnx, .* or onnx-no-arena|no scale '.*': give a "):
         catalogue.find(name)
