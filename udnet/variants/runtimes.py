@@ -177,7 +177,7 @@ def _variant(name, summary, load, forms, module, converter=None):
 VARIANTS = {
     variant.name: variant
     for variant in (
-        _variant("openvino", "OpenVINO, compiled once for any size", load_openvino, ("onnx",), "openvino"),
+        _variant("openvino", "compiled once for any size", load_openvino, ("onnx",), "openvino"),
         _variant(
             "openvino-fixed",
             "compiled for the size of the picture, in the first run of that size",
@@ -188,7 +188,7 @@ VARIANTS = {
         _variant("mnn", "MNN at high precision, as its converter makes it", load_mnn, ("mnn",), "MNN"),
         _variant(
             "ncnn",
-            "ncnn without 16-bit numbers, as pnnx makes it",
+            "without 16-bit numbers, from a graph of its converter pnnx",
             load_ncnn,
             ("ncnn-param", "ncnn-bin"),
             "ncnn",
