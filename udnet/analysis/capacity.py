@@ -129,9 +129,9 @@ def runtimes(folder):
 
 
 def parity(done):
-    """The rows of a study's `parity`, and those with large pictures."""
-    large = done.folder / LARGE
-    return pd.concat([done.parity, *([tables.read(large).parity] if large.exists() else [])], ignore_index=True)
+    """The rows of a study's `parity`, those with large pictures, and those of what ran with a scratch file alone."""
+    parts = [tables.read(folder).parity for name in (LARGE, SCRATCH) if (folder := done.folder / name).exists()]
+    return pd.concat([done.parity, *parts], ignore_index=True).drop_duplicates(["variant", "height", "width"])
 
 
 def held_out(done, threads=scaling.THREADS):
