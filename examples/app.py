@@ -14,22 +14,24 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
-from weakref import WeakValueDictionary
 
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
+from streamlit import runtime
 
 from udnet import Error
-from udnet.system import memory
+from udnet.system import machine, memory
 from udnet.system.turns import Turns
-from udnet.tiled import scratch
+from udnet.tiled import plans, scratch
 
+LOADED = 156 * memory.MIB  # with the network, its first run and `VISITORS`, before a picture (measured: 152)
+LEAST = 256, 256  # of a picture that the limit has to have room for
 LEFT = 600  # seconds after which an upload that no page has taken is removed
 VISITORS = 24 * memory.MIB  # for those who come while a picture is enhanced: their pages, uploads on their way to disk
 
@@ -42,9 +44,14 @@ def limit(arguments):
     if scratch.find() is None:  # or every upload would stay in memory after all
         parser.error(f"{tempfile.gettempdir()} is no folder on a disk that can be written: set TMPDIR to one")
     try:
-        return memory.limit_bytes(chosen)
+        size = memory.limit_bytes(chosen)
     except Error as error:
         parser.error(f"--memory-limit: {error}")
+    least = plans.limit_for(LOADED + plans.least(*LEAST, machine.threads(None)))
+    if size < least:
+        picture = "{}x{}".format(*LEAST)
+        parser.error(f"--memory-limit: {chosen} is too little for a picture of {picture}: give {memory.mib(least)}")
+    return size
 
 
 LIMIT = limit(sys.argv[1:])
@@ -56,8 +63,35 @@ FOLDER = Path(folder.name)
 @asynccontextmanager
 async def lifespan(app):
     """While the server runs: a signal that ends it would leave the folder behind."""
+    looking = asyncio.create_task(look())
     with folder:
         yield
+    looking.cancel()
+
+
+async def look():
+    """Remove, again and again, what is left of visitors who are gone.
+
+    Streamlit keeps a session that has lost its page for 120 s, or as `--server.disconnectedSessionTTL` says: a page
+    whose connection broke finds its picture again. What it forgets then would stay until another page closes.
+    """
+    while True:
+        await asyncio.sleep(max(1, st.get_option("server.disconnectedSessionTTL") / 2))
+        remove_left()
+
+
+def remove_left():
+    """Remove the jobs of sessions that Streamlit has forgotten, and uploads that no page has taken in time."""
+    sessions, media = runtime.get_instance()._session_mgr, runtime.get_instance().media_file_mgr
+    for job in JOBS.copy().values():
+        if sessions.get_session_info(job.session) is None:  # no public name tells of those without a page
+            job.remove()
+            media.clear_session_refs(job.session)  # the two pictures that its page showed are in memory
+            media.remove_orphaned_files()
+    for path in FOLDER.glob("*.upload"):
+        with suppress(FileNotFoundError):  # a page has just taken it
+            if path.stat().st_mtime < time.time() - LEFT:
+                path.unlink()
 
 
 class UploadsOnDisk:
@@ -72,9 +106,6 @@ class UploadsOnDisk:
         request, most = Request(scope, receive), st.get_option("server.maxUploadSize") * memory.MIB
         if int(request.headers.get("content-length", most + 1)) > most:
             return await PlainTextResponse("File too large", 413)(scope, receive, send)
-        for path in FOLDER.glob("*.upload"):
-            if path.stat().st_mtime < time.time() - LEFT:
-                path.unlink()
         path = FOLDER / f"{uuid.uuid4()}.upload"
         async with request.form() as form:  # a large one is on the disk already, in a file without a name
             (upload,) = form.values()
@@ -92,23 +123,29 @@ class UploadsOnDisk:
 
 
 class Job:
-    """An upload and what comes of it, in a folder that is removed once its page, that is `session_state`, drops it.
+    """An upload and what comes of it, in a folder of its own until it is removed; a session has one at the most.
 
     `done`: whether it is enhanced; `refused`: why it never will be; `said`: what the page tells of it.
     """
 
-    def __init__(self, id, name, upload):
-        """`id`: Streamlit's of the upload; `name`: the visitor's; `upload`: of its file in `FOLDER`."""
-        self.id, self.name, self.done, self.refused, self.said = id, Path(name).name, False, "", ""
+    def __init__(self, session, id, name, upload):
+        """`session`, `id`: Streamlit's, of the upload; `name`: the visitor's; `upload`: of its file in `FOLDER`."""
+        self.session, self.id, self.name = session, id, Path(name).name
+        self.done, self.refused, self.said = False, "", ""
         self.folder = tempfile.TemporaryDirectory(dir=FOLDER)
         suffix = Path(name).suffix
         names = f"picture{suffix}", f"enhanced{suffix}", "before.webp", "after.webp"
         self.source, self.out, self.before, self.after = (Path(self.folder.name, one) for one in names)
         (FOLDER / Path(upload).name).rename(self.source)
-        JOBS[id] = self
+        JOBS[session] = self
+
+    def remove(self):
+        """Nothing of it stays on the disk."""
+        JOBS.pop(self.session, None)
+        self.folder.cleanup()
 
 
-JOBS = WeakValueDictionary()  # by the id of the upload, which its visitor alone knows
+JOBS = {}  # by the session whose it is
 
 
 TURNS = Turns()
@@ -116,8 +153,9 @@ TURNS = Turns()
 
 async def enhanced(request):
     """An enhanced picture, piece by piece from the disk: a download takes no memory."""
-    job = JOBS.get(request.path_params["id"])
-    if job is None or not job.done:
+    id = request.path_params["id"]  # which its visitor alone knows
+    job = next((one for one in JOBS.copy().values() if one.id == id and one.done), None)
+    if job is None:
         return PlainTextResponse("This picture is no longer here: upload it again", 404)
     return FileResponse(job.out, filename=f"{Path(job.name).stem}-enhanced{job.out.suffix}")
 

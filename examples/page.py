@@ -6,12 +6,15 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 import streamlit as st
-from app import LIMIT, TURNS, VISITORS, Job
+from app import JOBS, LIMIT, TURNS, VISITORS, Job
 from PIL import Image
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import udnet
 from udnet.pictures import folders, photographs
 from udnet.system import memory
+from udnet.system.progress import say
+from udnet.tiled.schedule import OverLimit
 
 SHOWN = 1024  # pixels of a side, at the most, of what goes to the page
 
@@ -33,21 +36,28 @@ def small(picture, path):
 def run(job, slot):
     """Enhance the picture of a job in its turn. Where its visitor leaves, Streamlit raises in `slot`: that ends it."""
     gc.collect()  # pictures that were given up may lie in circles
-    network, start, about = enhancer().network, time.monotonic(), ""
+    network, start, about, read = enhancer().network, time.monotonic(), "", False
     held = enhancer().held + VISITORS
 
     def begin(source, header):
         nonlocal about
-        plan = network.plan_for(replace(header, beside=header.beside + held))
+        size = f"{header.height}x{header.width}"
+        try:
+            plan = network.plan_for(replace(header, beside=header.beside + held))
+        except OverLimit as error:
+            needs = f"{size} needs {memory.mib(error.least)} of memory, and this app has {memory.mib(LIMIT)}"
+            raise udnet.Error(f"{needs}: try a smaller picture") from error
         peak = memory.mib(network.floor + held + plan.bytes + header.beside)
         seconds = f"about {max(1, network.seconds(plan)):,.0f} s where nothing else runs"
-        about = f"{header.height}x{header.width} takes {seconds}, and the app {peak} meanwhile"
+        about = f"{size} takes {seconds}, and the app {peak} meanwhile"
 
     def tell(done):
         left = (time.monotonic() - start) * (1 - done) / done
         slot.progress(done, f"{about}: {left:,.0f} s left")
 
     def enhance(picture):
+        nonlocal read
+        read = True
         small(picture, job.before)
         slot.progress(0.0, about)
         picture = enhancer()(picture, held, tell)
@@ -58,7 +68,10 @@ def run(job, slot):
     try:
         lost = folders.enhance_file(enhance, job.source, job.out, begin)
     except udnet.Error as error:
-        job.refused = str(error).removeprefix(f"{job.source}: ")
+        job.refused = str(error).replace(f"{job.source}: ", "").replace(f"{job.out}: ", "")
+        if read:  # nothing is wrong with the picture: what is, is for whoever runs the app
+            say(f"udnet: {error}")
+            job.refused = "cannot be enhanced at the moment: try again later"
     else:
         size, took = about.partition(" ")[0], time.monotonic() - start
         job.done, job.said = True, f"{size} in {took:,.0f} s"
@@ -68,15 +81,19 @@ def run(job, slot):
 
 
 st.set_option("client.toolbarMode", "minimal")
+st.set_option("client.showErrorDetails", "none")  # a fault of the app is for its log
 st.set_page_config("UDnet", ":material/scuba_diving:", layout="wide")
 st.title("Underwater pictures, enhanced")
 upload = st.file_uploader("A photograph", [suffix.lstrip(".") for suffix in photographs.KINDS])
+session = get_script_run_ctx().session_id
+job = JOBS.get(session)
+if job and (upload is None or job.id != upload.file_id):
+    job.remove()
+    job = None
 if upload is None:
-    st.session_state.pop("job", None)
     st.stop()
-job = st.session_state.get("job")
-if job is None or job.id != upload.file_id:
-    job = st.session_state.job = Job(upload.file_id, unquote(upload.name), upload.read().decode())
+if job is None:
+    job = Job(session, upload.file_id, unquote(upload.name), upload.read().decode())
 slot = st.empty()
 if not job.done and not job.refused:
     with TURNS.own(lambda count: slot.info(f"One picture is enhanced at a time: {count} before yours")):

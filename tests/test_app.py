@@ -1,7 +1,6 @@
 """The app of `examples/` as its visitors have it: in a browser, its whole process under the kernel's own limit."""
 
 import asyncio
-import gc
 import importlib
 import io
 import os
@@ -13,6 +12,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,8 +24,9 @@ import udnet
 from udnet.pictures import folders, photographs, scenes
 from udnet.system import guard, memory
 from udnet.system.memory import MIB
+from udnet.tiled.schedule import OverLimit
 
-pytest.importorskip("streamlit", reason="no streamlit: make extras")
+streamlit = pytest.importorskip("streamlit", reason="no streamlit: make extras")
 LIMIT = 512 * MIB
 PATIENCE = 300_000  # milliseconds for what computes: other tests keep the cores busy
 
@@ -52,6 +53,13 @@ def test_the_limit_is_that_of_the_command_line(app, capsys):
         with pytest.raises(SystemExit):
             app.limit(["--memory-limit", wrong])
         assert capsys.readouterr().err.splitlines()[-1].startswith("streamlit run examples/app.py --: error: --memory-")
+
+
+def test_a_limit_below_what_a_small_picture_takes_is_refused_with_the_least_that_is_not(app, capsys):
+    with pytest.raises(SystemExit):
+        app.limit(["--memory-limit", "120MiB"])
+    (least,) = re.findall(r"120MiB is too little for a picture of 256x256: give ([\d]+ MiB)$", capsys.readouterr().err)
+    assert app.limit(["--memory-limit", least]) == int(least.split()[0]) * MIB
 
 
 def test_a_folder_in_memory_is_refused(app, capsys, monkeypatch):
@@ -92,18 +100,9 @@ def test_an_upload_goes_to_the_disk_and_its_name_to_streamlit(app):
     assert answers == [] and len(body) < 500 and headers[b"cookie"] == b"theirs" and b"content-length" not in headers
     assert b'filename="a%20%C3%A9.png"' in body
     (name,) = re.findall(rb"[\w-]+\.upload", body)
-    job = app.Job("an id", "a é.png", name.decode())
+    job = app.Job("a session", "an id", "a é.png", name.decode())
     assert job.source.read_bytes() == file and list(app.FOLDER.glob("*.upload")) == []
-
-
-def test_what_no_page_takes_is_removed_in_time(app):
-    sent(app, b"left")
-    (left,) = app.FOLDER.glob("*.upload")
-    os.utime(left, (0, 0))
-    sent(app, b"new")
-    assert not left.exists()
-    (new,) = app.FOLDER.glob("*.upload")
-    new.unlink()
+    job.remove()
 
 
 @pytest.mark.parametrize("headers", [[(b"content-length", b"%d" % (1 << 40))], [(b"transfer-encoding", b"chunked")]])
@@ -112,14 +111,123 @@ def test_an_upload_that_is_too_large_is_not_even_read(app, headers):
     assert given == [] and answers[0]["status"] == 413 and list(app.FOLDER.glob("*.upload")) == []
 
 
-def test_a_picture_goes_with_the_page_that_had_it(app):
-    (app.FOLDER / "one.upload").write_bytes(b"...")
-    job = app.Job("an id", "../reef.JPG", "one.upload")
-    folder = Path(job.folder.name)
-    assert folder.is_dir() and folder.parent == app.FOLDER and job.out.suffix == ".JPG" and app.JOBS["an id"] is job
-    del job
-    gc.collect()
-    assert not folder.exists() and "an id" not in app.JOBS
+class Sessions(set):
+    """Those that Streamlit knows, by their ids, in place of its two managers."""
+
+    def get_session_info(self, id):
+        return id if id in self else None
+
+    def clear_session_refs(self, id):
+        self.cleared = id
+
+    def remove_orphaned_files(self):
+        assert self.cleared not in self
+
+
+def test_what_no_living_session_has_is_removed(app, monkeypatch):
+    """Without another visitor who comes, uploads or leaves."""
+    sessions = Sessions({"here"})
+    monkeypatch.setattr(
+        app.runtime, "get_instance", lambda: SimpleNamespace(_session_mgr=sessions, media_file_mgr=sessions)
+    )
+    for name in ("here", "gone", "left", "new"):
+        (app.FOLDER / f"{name}.upload").write_bytes(b"...")
+    here, gone = (app.Job(session, "an id", "../reef.JPG", f"{session}.upload") for session in ("here", "gone"))
+    assert gone.out.parent.parent == app.FOLDER and gone.out.suffix == ".JPG"
+    os.utime(app.FOLDER / "left.upload", (0, 0))
+    app.remove_left()
+    assert here.source.exists() and not gone.source.parent.exists() and sessions.cleared == "gone"
+    assert list(app.JOBS.values()) == [here] and [path.name for path in app.FOLDER.glob("*.upload")] == ["new.upload"]
+    here.remove()
+    (app.FOLDER / "new.upload").unlink()
+    assert app.JOBS == {} and list(app.FOLDER.iterdir()) == []
+
+
+# --- what its page says ---
+
+
+class Fake:
+    """In place of an enhancer, its network, a plan and its weights; `refuses`, `fails`: errors, before and within."""
+
+    floor = held = bytes = 0
+    caption = "no weights"
+
+    def __init__(self, refuses=None, fails=None):
+        self.refuses, self.fails, self.network, self.weights = refuses, fails, self, self
+
+    def plan_for(self, header):
+        if self.refuses:
+            raise self.refuses
+        return self
+
+    def seconds(self, plan):
+        return 1
+
+    def __call__(self, picture, held, tell):
+        if self.fails:
+            raise self.fails
+        return picture
+
+
+@pytest.fixture
+def page(app, monkeypatch):
+    """The page with an enhancer of one's own, and a picture of 40x30 on it, or what is given in its place."""
+    from streamlit.testing.v1 import AppTest
+
+    def page(enhancer, name="reef.png", data=None):
+        monkeypatch.setattr(udnet, "load", lambda memory_limit: enhancer)
+        shown = AppTest.from_file(str(REPO / "examples" / "page.py"), default_timeout=60).run()
+        add(shown, name, data)
+        return shown
+
+    def add(page, name, data):
+        path = app.FOLDER / "1.upload"
+        Image.new("RGB", (30, 40)).save(path, "PNG") if data is None else path.write_bytes(data)
+        page.file_uploader[0].upload(name, path.name.encode()).run()
+        assert not page.exception
+
+    page.add = add
+    streamlit.cache_resource.clear()
+    yield page
+    streamlit.cache_resource.clear()
+    for job in app.JOBS.copy().values():
+        job.remove()
+
+
+def said(page):
+    (alert,) = page.error
+    return alert.value
+
+
+def test_a_picture_beyond_the_limit_is_told_to_a_visitor_with_what_it_needs(page):
+    shown = page(Fake(refuses=OverLimit(849 * MIB)))
+    needs = "40x30 needs 849 MiB of memory, and this app has 300 MiB: try a smaller picture"
+    assert said(shown) == f"reef.png: cannot be enhanced: {needs}"
+
+
+def test_what_is_wrong_with_a_picture_is_told_by_its_own_name(page, app):
+    assert said(page(Fake(), "words.jpg", b"no picture")).startswith("words.jpg: empty, cut short, or not a JPEG")
+    wide = io.BytesIO()
+    Image.new("RGB", (20_000, 20)).save(wide, "PNG")
+    text = said(page(Fake(), "wide.webp", wide.getvalue()))
+    assert text.startswith("wide.webp: WEBP holds sides of 16,383 pixels") and str(app.FOLDER) not in text
+
+
+@pytest.mark.parametrize("fails", [MemoryError(), udnet.Error("/tmp: no scratch file (disk full): free some space")])
+def test_what_is_wrong_with_the_server_is_told_to_who_runs_it(page, capsys, fails):
+    assert said(page(Fake(fails=fails))) == "reef.png: cannot be enhanced at the moment: try again later"
+    assert (str(fails) or "not enough memory for 40x30") in capsys.readouterr().err
+
+
+def test_another_picture_and_none_remove_the_one_before(page, app):
+    shown = page(Fake())
+    (first,) = app.JOBS.values()
+    assert first.done and first.out.exists()
+    page.add(shown, "words.jpg", b"no picture")
+    (second,) = app.JOBS.values()
+    assert second.refused and not first.out.parent.exists()
+    shown.file_uploader[0].clear().run()
+    assert app.JOBS == {} and list(app.FOLDER.iterdir()) == []
 
 
 # --- all of it ---
@@ -145,14 +253,14 @@ def files(tmp_path_factory):
 class Server:
     """The app in a control group of its limit."""
 
-    def __init__(self, group, folder):
+    def __init__(self, group, folder, *more):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.group, self.url, self.folder = group, f"http://127.0.0.1:{self.port}", folder
         options = ["--server.headless=true", f"--server.port={self.port}", "--server.address=127.0.0.1"]
         command = [sys.executable, "-m", "streamlit", "run", str(REPO / "examples" / "app.py"), *options]
-        command += ["--browser.gatherUsageStats=false", "--", "--memory-limit", str(LIMIT)]
+        command += ["--browser.gatherUsageStats=false", *more, "--", "--memory-limit", str(LIMIT)]
         with (folder / "log").open("w") as log:
             own = os.environ | {"TMPDIR": str(folder)}
             self.process = subprocess.Popen(group.command(command), cwd=folder, env=own, stdout=log, stderr=log)
@@ -189,7 +297,7 @@ def server(tmp_path_factory):
         pytest.skip("this process may not make a memory control group")
     folder = tmp_path_factory.mktemp("server")
     try:
-        server = Server(group, folder)
+        server = Server(group, folder, "--server.disconnectedSessionTTL=5")  # seconds, for who are gone to be forgotten
         yield server
         server.process.terminate()
         server.process.wait(30)
@@ -294,13 +402,13 @@ def test_what_is_no_picture_is_one_line_and_the_next_one_is_enhanced(visit, file
 
 
 @pytest.mark.slow
-def test_a_picture_beyond_the_limit_is_one_line_with_the_least_that_it_needs(visit, tmp_path):
+def test_a_picture_beyond_the_limit_is_one_line_with_what_it_needs(visit, tmp_path):
     Image.new("RGB", (8000, 6000)).save(tmp_path / "huge.png")
     page = visit()
     upload(page, tmp_path / "huge.png")
-    said = page.locator("[data-testid=stAlert]", has_text="its process takes at least")
+    said = page.locator("[data-testid=stAlert]", has_text="6000x8000 needs")
     said.wait_for()
-    (least,) = re.findall(r"at least ([\d,]+) MiB: raise the memory limit$", said.inner_text())
+    (least,) = re.findall(r"needs ([\d,]+) MiB of memory, and this app has 512 MiB: try a smaller", said.inner_text())
     assert int(least.replace(",", "")) * MIB > LIMIT
 
 
@@ -328,6 +436,31 @@ def test_what_nobody_waits_for_is_given_up(visit, server, files, enhanced):
     assert not half_done.with_name("enhanced.jpg").exists()
     assert same(answer(then)[1], enhanced("middle.jpg"))
     assert server.peak() <= LIMIT
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_those_who_are_gone(visit, server, files):
+    """One whose picture is done, and one whose picture is not; nobody else comes or goes."""
+    done, half_done = visit(), visit()
+    upload(done, files / "small.jpg")
+    link = done.get_by_role("link", name="Download")
+    link.wait_for()
+    links = [link.evaluate("one => one.href")]
+    links += [one.evaluate("one => one.src") for one in done.locator("[data-testid=stImage] img").all()]
+    upload(half_done, files / "large.jpg")
+    half_done.get_by_text("2160x3840 takes about").wait_for()
+    assert [status(one) for one in links] == [200] * 3 and len(list(server.folder.glob("udnet-app-*/*"))) == 2
+    done.close()
+    half_done.close()
+    assert soon(lambda: not list(server.folder.glob("udnet-app-*/*")), 60)
+    assert [status(one) for one in links] == [404] * 3
+
+
+def status(url):
+    try:
+        return urllib.request.urlopen(url).status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ def test_a_worker_that_is_killed_loses_nothing(client, album, tmp_path):
             yield outcome
 
     outcome = folders.enhance_path(each, album, tmp_path / "out", BY, progress=False)
-    assert outcome == (COUNT, 0, [])
+    assert outcome == (COUNT, 0, [], 0)
     assert len(names(tmp_path / "out")) == COUNT
 
 
@@ -274,7 +274,8 @@ def test_a_scheduler_that_goes_away(album, tmp_path, address, capfd):
     kept = len(names(tmp_path / "out"))
     assert 2 <= kept < COUNT
     said = capfd.readouterr()
-    assert f"{COUNT - kept} of {COUNT} are missing, the same command goes on" in said.err
+    assert f"{COUNT - kept} of {COUNT} missing, the rest is in {tmp_path / 'out'}: the same command goes on" in said.err
+    assert f"{kept} enhanced, 0 kept, 0 failed, {COUNT - kept} missing; " in said.out
     assert "the scheduler is gone" in said.err and said.err.count("udnet: ") == 2 and "Traceback" not in said.err
     with scheduler(address), worker(address):
         assert main(command) == 0

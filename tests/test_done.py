@@ -33,7 +33,7 @@ def album(tmp_path):
 def run(enhancer, album, by=BY, **about):
     """Enhance an album beside it: the numbers of pictures that were done, kept, and failed."""
     each = folders.one_by_one(enhancer)
-    done, kept, failures = folders.enhance_path(each, album, album.parent / "out", by, progress=False, **about)
+    done, kept, failures, _ = folders.enhance_path(each, album, album.parent / "out", by, progress=False, **about)
     return done, kept, len(failures)
 
 

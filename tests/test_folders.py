@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from picture_files import enhance, gradient, identity, invert, names
+from picture_files import BY, enhance, gradient, identity, invert, names
 from PIL import Image
 
+from udnet import Error
 from udnet.pictures import folders
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import Picture, read, write
@@ -54,8 +55,31 @@ def test_one_bad_file_among_good_ones(album, tmp_path, capfd):
     assert names(tmp_path / "out") == [name for name in ALBUM if name != "a.png"]
     [(path, message)] = failures
     assert path == album / "a.png"
-    closing = f"udnet: {album}: 1 of 4 failed, the others are in {tmp_path / 'out'}\n"
+    closing = f"udnet: {album}: 1 of 4 failed, the rest is in {tmp_path / 'out'}\n"
     assert capfd.readouterr() == ("", f"udnet: {message}\n{closing}")
+
+
+def test_where_all_fail_there_is_no_rest(album, tmp_path, capfd):
+    for name in ALBUM:
+        (album / name).write_bytes(b"")
+    assert len(enhance(identity, album, tmp_path / "out", progress=False)) == 4
+    assert capfd.readouterr().err.endswith(f"\nudnet: {album}: 4 of 4 failed\n")
+
+
+def test_what_fails_and_what_is_missing_add_up(album, tmp_path, capfd):
+    """Where what enhances them ends before all are done."""
+
+    def each(pairs):
+        first, second, *_ = pairs
+        yield first, PictureError("no picture")
+        yield second, 0
+        raise Error("no worker is left: start some")
+
+    outcome = folders.enhance_path(each, album, tmp_path / "out", BY, progress=False)
+    assert outcome == (1, 0, [(album / "a.jpg", "no picture")], 2)
+    ended = f"1 of 4 failed, 2 of 4 missing, the rest is in {tmp_path / 'out'}: the same command goes on"
+    said = ["no picture", "no worker is left: start some", f"{album}: {ended}"]
+    assert capfd.readouterr().err.splitlines() == [f"udnet: {line}" for line in said]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +156,7 @@ def test_kinds_that_are_not_read_are_counted(album, tmp_path, capfd):
     (album / "a.jpg").rename(album / "a.jfif")
     assert enhance(identity, album, tmp_path / "out", progress=False) == []
     assert "a.jfif" in names(tmp_path / "out")
-    said = f"udnet: {album}: left out 1 .cr2, 2 .heic: convert them to a JPEG, PNG, TIFF, WEBP or BMP first\n"
+    said = f"udnet: {album}: left out 1 .cr2, 2 .heic: convert to a JPEG, PNG, TIFF, WEBP or BMP first\n"
     assert capfd.readouterr() == ("", said)
 
 
@@ -145,6 +169,26 @@ def test_videos_in_a_folder_are_told_how_they_are_enhanced(album, tmp_path, capf
     with pytest.raises(PictureError, match="no pictures in it"):
         enhance(identity, only_videos(tmp_path / "dives"), tmp_path / "out")
     assert "left out 1 .mp4: a video" in capfd.readouterr().err
+
+
+def test_what_an_earlier_run_wrote_is_left_out(album, tmp_path, capfd):
+    """Within a folder; where such a folder is what is asked for, it is enhanced."""
+    assert enhance(invert, album, album / "reef" / "out", progress=False) == []
+    (album / "enhanced.csv").write_text("someone's own")
+    assert enhance(identity, album, tmp_path / "other", progress=False) == []
+    assert names(tmp_path / "other") == ALBUM
+    written = os.path.join("reef", "out")
+    said = f"left out {written}: enhanced by an earlier run: name such a folder itself to enhance it again"
+    assert capfd.readouterr() == ("", f"udnet: {album}: {said}\n")
+    assert enhance(identity, album / "reef" / "out", tmp_path / "again", progress=False) == []
+    assert names(tmp_path / "again") == ALBUM and capfd.readouterr() == ("", "")
+
+
+def test_a_link_to_nothing_is_a_picture_that_fails(album, tmp_path, capfd):
+    (album / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    ((path, said),) = enhance(identity, album, tmp_path / "out", progress=False)
+    assert path == album / "dangling.png" and said == f"{path}: a link to nothing: name a picture"
+    assert names(tmp_path / "out") == ALBUM and "1 of 5 failed" in capfd.readouterr().err
 
 
 def only_videos(folder):

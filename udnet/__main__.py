@@ -134,7 +134,9 @@ def parser():
         return one
 
     one = command(enhance, "enhance a photograph, or a folder of them")
-    one.add_argument("photo", type=_path, help="a picture, or a folder of them; NAME_reference beside NAME is left out")
+    one.add_argument(
+        "photo", type=_path, help="a picture, or a folder of them, without hidden ones and NAME_reference beside NAME"
+    )
     one.add_argument("out", type=_path, help="the file to write, or a folder")
     one.add_argument(
         "--memory-limit", type=_bytes, metavar="SIZE", help="plan for it, e.g. 512MiB (default: half of what is free)"
@@ -342,11 +344,13 @@ def _enhance(arguments, each, enhancing):
     from udnet.pictures import folders
 
     outcome = folders.enhance_path(each, arguments.photo, arguments.out, _by(enhancing), arguments.again)
-    counts = f"{outcome.done} enhanced, {outcome.kept} kept, {len(outcome.failures)} failed; "
+    counts = f"{outcome.done} enhanced, {outcome.kept} kept, {len(outcome.failures)} failed"
+    if outcome.missing:
+        counts += f", {outcome.missing} missing"
     if arguments.photo.is_dir() or outcome.done:
-        said = counts * arguments.photo.is_dir() + f"{enhancing.variant.name}, {enhancing.weights.caption}"
+        said = f"{counts}; " * arguments.photo.is_dir() + f"{enhancing.variant.name}, {enhancing.weights.caption}"
         print(f"{arguments.out}: {said}")
-    return 1 if outcome.failures else 0
+    return 1 if outcome.failures or outcome.missing else 0
 
 
 def _by(enhancing):

@@ -21,6 +21,15 @@ DAMAGED = "remove it: its pictures are then enhanced anew"
 CODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names, as the system has them
 
 
+def is_table(path):
+    """Whether a file is the table of a folder of enhanced pictures."""
+    if path.name != FILE or not path.is_file():
+        return False
+    with suppress(OSError), open(path, **CODING) as file:
+        return file.read(len(_text(None))) == _text(None)
+    return False
+
+
 class Done:
     """The table of a folder, a row a picture by its path within the folder; for one process at a time.
 

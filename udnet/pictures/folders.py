@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from udnet import Error
 from udnet.pictures import photographs, video
-from udnet.pictures.done import Done
+from udnet.pictures.done import Done, is_table
 from udnet.pictures.images import PictureError
 from udnet.pictures.photographs import KINDS, RAW
 from udnet.system import files
@@ -31,11 +31,12 @@ class Pair(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a photograph, or of a folder of them."""
+    """What came of a photograph, or of a folder of them: each is one of these."""
 
     done: int
     kept: int  # done before
-    failures: list  # of (path, message); no path where none of the rest was begun
+    failures: list  # of (path, message)
+    missing: int  # neither done nor failed: what enhances them ended before
 
 
 def enhance_file(enhancer, source, out, begin=None, note=None):
@@ -85,17 +86,18 @@ def enhance_path(each, source, out, by, again=False, progress=True):
     """Enhance a photograph to a file (or into a folder), or a folder with its subfolders into a folder; an `Outcome`.
 
     `each` takes `Pair`s and yields them, in any order, each with what `enhance_file` returns, or the `Error` of its
-    failure: a line on stderr, the others are done. An `Error` that it raises ends it. `by`: the name of the variant
-    that enhances, and the SHA-256 of its weights. A folder's pictures that are done already, by the same, are kept, or
-    done `again`. Its hidden files and those without a picture's suffix are left alone, and so is `out` where it lies
-    inside; pictures of kinds that are not read, and videos, are counted in a line. `PictureError`, before any work,
-    when the request itself is wrong. `progress`: a bar on stderr, for a folder.
+    failure: a line on stderr, the others are done. An `Error` that it raises ends it, in a line too. `by`: the name of
+    the variant that enhances, and the SHA-256 of its weights. A folder's pictures that are done already, by the same,
+    are kept, or done `again`. Its hidden files and those without a picture's suffix are left alone, and so is `out`
+    where it lies inside; pictures of kinds that are not read, videos, and folders within that were an `out` before, are
+    told in a line. `PictureError`, before any work, when the request itself is wrong. `progress`: a bar on stderr, for
+    a folder.
     """
     source, out = Path(source), Path(out)
     pairs = _pairs(source, out)
     if not source.is_dir():
         count, failures = _enhance(each(pairs))
-        return Outcome(count, 0, failures)
+        return Outcome(count, 0, failures, len(pairs) - count - len(failures))
     with files.alone(out):
         done = Done(out, *by)
         names = {pair: pair.source.relative_to(source).as_posix() for pair in pairs}
@@ -105,31 +107,35 @@ def enhance_path(each, source, out, by, again=False, progress=True):
             each(noted), progress, total=len(pairs), initial=len(pairs) - len(todo), desc="enhance", bar_format=BAR
         ) as outcomes:
             count, failures = _enhance(outcomes)
-    if failures:
-        ended = "failed" if count + len(failures) == len(todo) else "are missing, the same command goes on"
-        _say(f"{source}: {len(todo) - count} of {len(pairs)} {ended}, the others are in {out}")
-    return Outcome(count, len(pairs) - len(todo), failures)
+    missing = len(todo) - count - len(failures)
+    if failures or missing:
+        _say(f"{source}: {_summary(len(pairs), len(failures), missing, out)}")
+    return Outcome(count, len(pairs) - len(todo), failures, missing)
+
+
+def _summary(count, failed, missing, out):
+    """What became of the pictures of a folder, not all of which are done."""
+    parts = [f"{size} of {count} {what}" for size, what in ((failed, "failed"), (missing, "missing")) if size]
+    if failed + missing < count:
+        parts.append(f"the rest is in {out}")
+    return ", ".join(parts) + (": the same command goes on" if missing else "")
 
 
 def _enhance(outcomes):
     """How many pictures are done, and the failures of the others, each of which is said."""
     count, failures = 0, []
-
-    def fail(path, error):
-        failures.append((path, str(error)))
-        _say(error)
-
     try:
         for pair, outcome in outcomes:
             if isinstance(outcome, Error):
-                fail(pair.source, outcome)
+                failures.append((pair.source, str(outcome)))
+                _say(outcome)
                 continue
             count += 1
             if outcome:
                 suffix = pair.target.suffix
-                _say(f"{pair.target}: without {outcome} of the camera's notes: {suffix} has no room for them")
+                _say(f"{pair.target}: without {outcome} of the camera's notes: {suffix} has no room")
     except Error as error:
-        fail(None, error)
+        _say(error)
     return count, failures
 
 
@@ -148,18 +154,20 @@ def _pairs(source, out):
         root, folder = source.resolve(), out
         if root.is_relative_to(out.resolve()):
             raise PictureError(f"{out}: holds the pictures to enhance: name another folder to write into")
-        found = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
+        found = [path.relative_to(source) for path in sorted(source.rglob("*")) if not path.is_dir()]
         found = [
             path
             for path in found
             if not any(part.startswith(".") for part in path.parts) and not (root / path).is_relative_to(out.resolve())
         ]
+        written = {path.parent for path in found if path.parent.parts and is_table(source / path)}
+        found = [path for path in found if written.isdisjoint(path.parents)]
         pairs = [
             Pair(source / path, out / path)
             for path in found
             if path.suffix.lower() in KINDS and not _is_reference(path, found)
         ]
-        for line in _left_out(path.suffix.lower() for path in found):
+        for line in _left_out((path.suffix.lower() for path in found), written):
             _say(f"{source}: left out {line}")
         if not pairs:
             raise PictureError(f"{source}: no pictures in it: name a folder with {photographs.format_names()} files")
@@ -171,17 +179,19 @@ def _pairs(source, out):
     return pairs
 
 
-def _left_out(suffixes):
-    """What a folder holds beside its pictures, a line each."""
+def _left_out(suffixes, written):
+    """What a folder holds beside its pictures, a line each; `written`: folders in it that earlier runs wrote."""
     counts = Counter(suffixes)
 
     def told(kinds):
         return ", ".join(f"{counts[suffix]} {suffix}" for suffix in sorted(kinds & counts.keys()))
 
     if pictures := told(OTHERS):
-        yield f"{pictures}: convert them to a {photographs.format_names()} first"
+        yield f"{pictures}: convert to a {photographs.format_names()} first"
     if videos := told(video.SOURCES):
         yield f"{videos}: a video is enhanced by itself: enhance VIDEO.mp4 OUT.mp4"
+    if folders := ", ".join(sorted(str(one) for one in written if written.isdisjoint(one.parents))):
+        yield f"{folders}: enhanced by an earlier run: name such a folder itself to enhance it again"
 
 
 def _is_reference(path, found):

@@ -133,7 +133,8 @@ def _opened(path):
     path = Path(path)
     with _refusing(path):
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
+            none = "a link to nothing" if path.is_symlink() else "no such file"
+            what = "a folder" if path.is_dir() else "not a file" if path.exists() else none
             raise PictureError(f"{what}: name a picture")
         with Image.open(path, formats=list(_OPTIONS)) as image:
             _check(image, path.suffix)

@@ -73,6 +73,17 @@ NAMES = (
 )
 
 
+class OverLimit(Error):
+    """A picture for which the limit is too low; `least`: the bytes of one that is not."""
+
+    def __init__(self, least):
+        super().__init__(least)
+        self.least = least
+
+    def __str__(self):
+        return f"its process takes at least {memory.mib(self.least)}: raise the memory limit"
+
+
 class TiledNetwork:
     """UDnet by the tiled schedule. Called as any network; `enhance` takes and gives bytes, a few rows at a time.
 
@@ -111,7 +122,7 @@ class TiledNetwork:
             found = plans.fit(*about, budget - plans.WINOGRAD, speed)
         if found is None or around > budget:
             least = plans.limit_for(self.floor + SPREAD + max(plans.least(*about, speed), around), beside)
-            raise Error(f"its process takes at least {memory.mib(least)}: raise the memory limit")
+            raise OverLimit(least)
         return found
 
     @property
