@@ -20,10 +20,10 @@ TIMES = [0, 1, 2, 4, 5, 6, 7, 9, 10, 12]  # quarters of a second, not all of the
 SEGMENT = 3  # frames: there are four, the last of which is short
 
 
-def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=TIMES, shift=0, **colours):
-    """Write a video of moving gradients, with a tone."""
+def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=TIMES, shift=0, rate=RATE, **colours):
+    """Write a video of moving gradients, with a tone of three seconds; `times` in quarters of a second."""
     with av.open(str(path), "w") as made:
-        stream = made.add_stream(codec, RATE, {"crf": "1", "preset": "fast"})
+        stream = made.add_stream(codec, rate, {"crf": "1", "preset": "fast"})
         stream.height, stream.width, stream.pix_fmt = *size, "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 12_800)
         for name, value in colours.items():
@@ -33,7 +33,7 @@ def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=
         for place, at in zip(range(frames), times, strict=False):
             frame = av.VideoFrame.from_ndarray(np.roll(gradient(*size), 4 * place, 1), "rgb24")
             frame = frame.reformat(format=stream.pix_fmt, **space)
-            frame.pts, frame.time_base = (at + shift) * 3200, Fraction(1, 12_800)
+            frame.pts, frame.time_base = round((at + shift) * 3200), Fraction(1, 12_800)
             made.mux(stream.encode(frame))
         made.mux(stream.encode(None))
         if tone:
@@ -49,6 +49,11 @@ def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=
             )
             made.mux(tone.encode(None))
     return path
+
+
+def steady(count, rate):
+    """For `make`: so many frames at that rate."""
+    return {"frames": count, "times": [4 * place / rate for place in range(count)], "rate": rate}
 
 
 def frames(path):
@@ -215,6 +220,23 @@ def test_what_cannot_be_done_right(tmp_path, make_source, words):
     with pytest.raises(PictureError, match=words):
         run(refuse, source, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists() and set(before) <= set(names(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_may_be_longer(tmp_path, suffix, capfd):
+    source = make(tmp_path / f"in{suffix}", **steady(20, 12))
+    run(invert, source, tmp_path / f"out{suffix}")
+    assert "cut short" not in capfd.readouterr().err
+
+
+def test_what_lacks_less_than_a_second_is_said(tmp_path, capfd):
+    source = make(tmp_path / "in.mkv", size=(240, 320), sound=None, **steady(48, 24))
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) * 9 // 10])
+    run(invert, source, tmp_path / "out.mkv")
+    ends = float(frames(source)[0][-1] + Fraction(1, 24))
+    assert 1 < ends < 1.8
+    assert f"its pictures end at {ends:.1f} s, {2 - ends:.1f} s are missing" in capfd.readouterr().err
 
 
 def test_what_is_left_of_a_video_is_done_and_said(tmp_path, capfd):

@@ -32,7 +32,7 @@ OPTIONS = {"preset": "medium", "crf": "16", "bf": "0", "rc-lookahead": "10", "th
 PARTS = "nut"  # a format that keeps any time base
 MOST = 60  # frames of a segment
 BAR = "{desc} {n_fmt} of {total_fmt} |{bar}| {a_minute} frames a minute, {remaining} left"
-GAP = 1.0  # seconds by which sound may be longer than the pictures
+GAP = 3  # frames by which a video may end before the time that its file tells
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions by FFmpeg's numbers
 UNSPECIFIED, BT709, BT601, MPEG = 2, 1, 5, 1  # colour spaces and a range, by FFmpeg's numbers
 HIGH = 720  # rows from which a colour space that is not told is taken for BT.709
@@ -111,8 +111,9 @@ def _enhance(enhance, video, folder, progress):
                     done += 1
                     told.update()
             number += 1
-    if video.last is not None and video.last + GAP < video.seconds:
-        say(f"udnet: {video.path}: cut short: its pictures end at {video.last:.1f} of {video.seconds:.1f} s")
+    if video.missing > GAP / video.rate:
+        at = float(video.ends[video.stream.index])
+        say(f"udnet: {video.path}: cut short: its pictures end at {at:.1f} s, {float(video.missing):.1f} s are missing")
     return Counts(done, kept)
 
 
@@ -122,7 +123,8 @@ class _Video:
     def __init__(self, path):
         import av
 
-        self.av, self.path, self.name, self.copied, self.last = av, path, os.fspath(path), [], None
+        self.av, self.path, self.name, self.copied = av, path, os.fspath(path), []
+        self.ends = {}  # seconds at which that ends which was read of a stream, by its index
         with self.refusing():
             about = os.stat(path)
             self.state = [about.st_size, about.st_mtime_ns]
@@ -170,13 +172,17 @@ class _Video:
     @property
     def length(self):
         """How many frames there are, or about how many."""
-        return self.stream.frames or round(self.seconds * self.rate)
+        return self.stream.frames or round((self.container.duration or 0) * self.rate / self.av.time_base)
 
     @property
-    def seconds(self):
-        """How long it is, with its sound, as the file says."""
-        start, length = self.container.start_time or 0, self.container.duration or 0
-        return (start + length) / self.av.time_base
+    def missing(self):
+        """Seconds between the end of what was read and the end that the file tells.
+
+        That of the pictures is compared where it is told, else that of the whole file with whatever lasts longest.
+        """
+        if self.stream.duration:
+            return _end(self.stream, self.time_base) - self.ends[self.stream.index]
+        return _end(self.container, Fraction(1, self.av.time_base)) - max(self.ends.values())
 
     def check(self, out):
         """`PictureError` where the target cannot hold the sound, `Error` without an encoder; a line on what is lost."""
@@ -202,12 +208,21 @@ class _Video:
         context, last = self.stream.codec_context, None
         context.thread_type, context.thread_count = "NONE", 1  # each thread holds frames of its own
         with self.refusing():
-            for frame in self.container.decode(self.stream):
+            for frame in self._decoded():
                 if frame.pts is None or (last is not None and frame.pts <= last):
                     raise PictureError(f"{self.path}: its frames have no times that grow: convert it first")
                 self._check(frame)
-                last, self.last = frame.pts, float(frame.time)
+                last = frame.pts
                 yield frame
+
+    def _decoded(self):
+        for packet in self.container.demux():
+            index, at = packet.stream.index, packet.dts if packet.pts is None else packet.pts
+            if at is not None:
+                end = (at + (packet.duration or 0)) * packet.time_base
+                self.ends[index] = max(self.ends.get(index, end), end)
+            if index == self.stream.index:
+                yield from packet.decode()
 
     def _check(self, frame):
         if frame.interlaced_frame:
@@ -228,6 +243,11 @@ def _colours(frame):
     if frame.colorspace != UNSPECIFIED:
         return frame.colorspace
     return BT709 if frame.height >= HIGH else BT601
+
+
+def _end(told, unit):
+    """The seconds at which a stream or a file ends, as it tells."""
+    return ((told.start_time or 0) + (told.duration or 0)) * unit
 
 
 class _Segment:
