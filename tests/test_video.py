@@ -219,7 +219,14 @@ def test_what_cannot_be_done_right(tmp_path, make_source, words):
     before = names(tmp_path)
     with pytest.raises(PictureError, match=words):
         run(refuse, source, tmp_path / "out.mp4")
-    assert not (tmp_path / "out.mp4").exists() and set(before) <= set(names(tmp_path))
+    assert names(tmp_path) == before
+
+
+def test_a_video_without_pictures(tmp_path):
+    source = make(tmp_path / "in.mkv", 0)
+    with pytest.raises(PictureError, match=r"in.mkv: none of its pictures can be decoded"):
+        run(refuse, source, tmp_path / "out.mkv")
+    assert names(tmp_path) == ["in.mkv"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
@@ -253,13 +260,21 @@ def test_a_target_that_is_no_video(tmp_path):
         run(refuse, tmp_path / "in.mp4", tmp_path / "in.mp4")
 
 
-def test_a_frame_that_fails_is_told_by_its_time(tmp_path):
-    def enhance(pixels):
-        raise Error("too large")
+@pytest.mark.parametrize("error", [Error("too large"), RuntimeError("too large")])
+@pytest.mark.parametrize(("after", "at", "kept"), [(0, "0.00", 0), (2, "0.50", 0), (3, "1.00", 3)])
+def test_a_frame_that_fails_is_told_by_its_time(tmp_path, error, after, at, kept):
+    count = iter(range(after))
 
-    source = make(tmp_path / "in.mp4")
-    with pytest.raises(PictureError, match=r"in.mp4: the frame at 0.00 s: too large"):
-        run(enhance, source, tmp_path / "out.mp4")
+    def enhance(pixels):
+        if next(count, None) is None:
+            raise error
+        return invert(pixels)
+
+    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    with pytest.raises(video.Unfinished, match=rf"in.mp4: the frame at {at} s: too large"):
+        run(enhance, source, out)
+    assert (tmp_path / ".out.mp4.udnet").exists() == (kept > 0)
+    assert run(invert, source, out) == (COUNT - kept, kept)
 
 
 def test_without_pyav(tmp_path, monkeypatch):
@@ -270,10 +285,13 @@ def test_without_pyav(tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path, capsys):
-    source = make(tmp_path / "in.mp4", 3)
+    source = make(tmp_path / "in.mp4", 1)
     command = ["enhance", str(source), str(tmp_path / "out.mp4"), "--weights", "default", "--variant", "onnx-tiled"]
+    assert main([*command, "--memory-limit", "60MiB"]) == 1
+    assert "the frame at 0.00 s: its process takes at least" in capsys.readouterr().err
+    assert names(tmp_path) == ["in.mp4"]
     assert main(command) == 0
-    assert "3 frames enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
+    assert "1 frames enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
     assert main(command) == 0
-    assert "0 frames enhanced, 3 kept" in capsys.readouterr().out
+    assert "0 frames enhanced, 1 kept" in capsys.readouterr().out
     assert main([*command, "--cluster", "local"]) == 2

@@ -38,6 +38,10 @@ UNSPECIFIED, BT709, BT601, MPEG = 2, 1, 5, 1  # colour spaces and a range, by FF
 HIGH = 720  # rows from which a colour space that is not told is taken for BT.709
 
 
+class Unfinished(PictureError):
+    """A video that failed after it was begun, in one line; what is done of it is kept."""
+
+
 class Counts(NamedTuple):
     """Frames of a video."""
 
@@ -56,7 +60,7 @@ def enhance_video(enhance, source, out, by, again=False, progress=True):
     `enhance(pixels)` takes and returns uint8 height x width x 3; `by`: the name of the variant that enhances, and the
     SHA-256 of its weights. The target is H.264 of 8 bits in the container that its suffix names. `PictureError` for
     what cannot be read or written, and for what would not be right: high dynamic range, interlaced pictures, sound that
-    the container does not hold.
+    the container does not hold; `Unfinished` once frames are being enhanced.
     """
     if not find_spec("av"):
         raise Error("no PyAV here, which reads videos: make extras, or pip install -c requirements.lock -e '.[video]'")
@@ -67,20 +71,35 @@ def enhance_video(enhance, source, out, by, again=False, progress=True):
     files.not_itself(out, source)
     folder = out.with_name(f".{out.name}.udnet")
     with _Video(source) as video:
-        video.check(out)
         mark = json.dumps({"udnet": __version__, "by": by, "of": video.state})
+        video.check(out)
         if not again and _mark(out) == mark:
             return Counts(0, video.length)
-        with files.alone(folder):
+        frames = video.frames()
+        with _segments_in(folder, mark, again):
+            try:
+                counts = _enhance(enhance, video, frames, folder, progress)
+                _join(video, folder, out, mark)
+            except Error as error:
+                raise Unfinished(str(error)) from error
+            _empty(folder)
+    return counts
+
+
+@contextmanager
+def _segments_in(folder, mark, again):
+    """Hold a folder of segments with this mark; it is gone at the end where there are none."""
+    with files.alone(folder):
+        try:
             known = folder / "mark"
             if again or not known.exists() or known.read_text() != mark:
                 _empty(folder)
                 files.write_text(known, mark)
-            counts = _enhance(enhance, video, folder, progress)
-            _join(video, folder, out, mark)
-            _empty(folder)
-    folder.rmdir()
-    return counts
+            yield
+        finally:
+            if not _segments(folder):
+                _empty(folder)
+                folder.rmdir()
 
 
 def _empty(folder):
@@ -93,9 +112,9 @@ def _segments(folder):
     return sorted(path for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _enhance(enhance, video, folder, progress):
+def _enhance(enhance, video, frames, folder, progress):
     """Make the segments that are missing."""
-    frames, number = video.frames(), len(_segments(folder))
+    number = len(_segments(folder))
     kept = sum(1 for _ in islice(frames, number * video.segment))
     done = 0
     with bar(None, progress, total=max(video.length, kept), initial=kept, desc="enhance", bar_format=BAR) as told:
@@ -104,9 +123,11 @@ def _enhance(enhance, video, folder, progress):
                 for frame in chain([first], islice(frames, video.segment - 1)):
                     try:
                         pixels = enhance(video.pixels(frame))
-                    except Error as error:
+                    except MemoryError:
+                        raise
+                    except Exception as error:  # a runtime's own
                         at = f"{float(frame.pts * video.time_base):.2f} s"
-                        raise PictureError(f"{video.path}: the frame at {at}: {error}") from error
+                        raise PictureError(f"{video.path}: the frame at {at}: {photographs.line(error)}") from error
                     segment.add(pixels, frame)
                     done += 1
                     told.update()
@@ -204,7 +225,14 @@ class _Video:
             say(f"udnet: {self.path}: left out streams: {kinds}")
 
     def frames(self):
-        """The frames, as PyAV's, in the order of their times."""
+        """The frames, as PyAV's, in the order of their times; what the first is refused for is raised at once."""
+        frames = self._frames()
+        first = next(frames, None)
+        if first is None:
+            raise PictureError(f"{self.path}: none of its pictures can be decoded: get a whole copy")
+        return chain([first], frames)
+
+    def _frames(self):
         context, last = self.stream.codec_context, None
         context.thread_type, context.thread_count = "NONE", 1  # each thread holds frames of its own
         with self.refusing():
