@@ -93,6 +93,28 @@ def test_frames_times_and_sound(tmp_path, suffix, shift):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{suffix}", f"out{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(steady(count, 24) for count in (1, 7, 31, 61)),
+        steady(36, 7),
+        {"frames": 16, "times": [4 * (place // 7) + place % 7 / 5 for place in range(16)], "rate": 7},
+    ],
+    ids=["1", "7", "31", "61", "7 a second", "variable"],
+)
+def test_no_frame_is_lost(tmp_path, suffix, about):
+    source, out = make(tmp_path / f"in{suffix}", size=(16, 16), sound=None, **about), tmp_path / f"out{suffix}"
+    assert run(invert, source, out) == (about["frames"], 0)
+    assert frames(out)[0] == frames(source)[0] and len(frames(out)[0]) == about["frames"]
+
+
+def test_the_last_of_the_sound_is_played(tmp_path):
+    source = make(tmp_path / "in.mkv", sound="alac")
+    run(invert, source, tmp_path / "out.mp4")
+    assert [one for _, one in sound(tmp_path / "out.mp4")] == [one for _, one in sound(source)]
+
+
 @pytest.mark.parametrize("size", [(47, 64), (48, 63)])
 def test_odd_sizes(tmp_path, size):
     source = make(tmp_path / "in.mp4", size=size)
@@ -163,8 +185,9 @@ def test_it_goes_on_by_segments(tmp_path, after):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "whole.mp4"]
 
 
-def test_what_is_done_is_kept(tmp_path):
-    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_what_is_done_is_kept(tmp_path, suffix):
+    source, out = make(tmp_path / f"in{suffix}"), tmp_path / f"out{suffix}"
     run(invert, source, out)
     assert run(refuse, source, out) == (0, COUNT)
     assert run(invert, source, out, again=True) == (COUNT, 0)
@@ -180,6 +203,18 @@ def test_segments_of_another_video_are_not_taken(tmp_path):
     make(source, COUNT - 1, size=(64, 64))
     assert run(invert, source, out) == (COUNT - 1, 0)
     assert frames(out)[1][0].shape == (64, 64, 3)
+
+
+def test_segments_that_lack_frames_are_not_taken(tmp_path):
+    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted(8), source, out)
+    first = tmp_path / ".out.mp4.udnet" / "00000000"
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    with pytest.raises(video.Unfinished, match=r"out.mp4: holds [789] of 10 frames"):
+        run(invert, source, out)
+    assert not out.exists()
+    assert run(invert, source, out, again=True) == (COUNT, 0)
 
 
 # What is refused

@@ -72,14 +72,14 @@ def enhance_video(enhance, source, out, by, again=False, progress=True):
     folder = out.with_name(f".{out.name}.udnet")
     with _Video(source) as video:
         mark = json.dumps({"udnet": __version__, "by": by, "of": video.state})
+        if not again and (count := _finished(out, mark)):
+            return Counts(0, count)
         video.check(out)
-        if not again and _mark(out) == mark:
-            return Counts(0, video.length)
         frames = video.frames()
         with _segments_in(folder, mark, again):
             try:
                 counts = _enhance(enhance, video, frames, folder, progress)
-                _join(video, folder, out, mark)
+                _join(video, folder, out, mark, sum(counts))
             except Error as error:
                 raise Unfinished(str(error)) from error
             _empty(folder)
@@ -224,6 +224,11 @@ class _Video:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.type for one in lost).items())
             say(f"udnet: {self.path}: left out streams: {kinds}")
 
+    def packets(self, given, to):
+        """The packets of the file, opened once more, that are copied `to` streams."""
+        with self.refusing():
+            yield from _packets(given, to)
+
     def frames(self):
         """The frames, as PyAV's, in the order of their times; what the first is refused for is raised at once."""
         frames = self._frames()
@@ -317,39 +322,73 @@ class _Segment:
         return stream
 
 
-def _join(video, folder, out, mark):
-    """Put the segments together, with the streams that are copied; `mark` becomes the file's comment."""
+def _join(video, folder, out, mark, count):
+    """Put the segments, of `count` frames, together with the streams that are copied; `mark` goes into the comment."""
     av, segments = video.av, _segments(folder)
     form = TARGETS[out.suffix.lower()]
-    with files.replacing(out) as part, av.open(os.fspath(part), "w", format=form) as made, av.open(video.name) as given:
-        made.metadata.update(given.metadata | {"comment": mark})
+
+    def check(part):
+        with av.open(os.fspath(part)) as made:
+            found = sum(packet.size > 0 for packet in made.demux(video=0))
+        if found != count:
+            raise PictureError(f"{out}: holds {found} of {count} frames, and is not kept: do it --again")
+
+    with (
+        _joining(av, out),
+        files.replacing(out, note=check) as part,
+        av.open(os.fspath(part), "w", format=form) as made,
+        av.open(video.name) as given,
+    ):
+        made.metadata.update(given.metadata | {"comment": f"{mark} {count}"})
         with av.open(os.fspath(segments[0])) as first:
             pictures = made.add_stream_from_template(first.streams.video[0])
         pictures.time_base = video.time_base
-        to = {one.index: made.add_stream_from_template(given.streams[one.index]) for one in video.copied}
+        to = _copies(made, given, video.copied)
 
         def enhanced():
             for path in segments:
                 with av.open(os.fspath(path)) as segment:
-                    for packet in segment.demux(video=0):
-                        if packet.dts is not None:
-                            packet.stream = pictures
-                            yield packet
+                    yield from _packets(segment, {0: pictures})
 
-        def copied():
-            for packet in given.demux([given.streams[index] for index in to]) if to else ():
-                if packet.dts is not None:
-                    packet.stream = to[packet.stream.index]
-                    yield packet
-
-        for packet in heapq.merge(enhanced(), copied(), key=lambda one: one.dts * one.time_base):
+        for packet in heapq.merge(enhanced(), video.packets(given, to), key=lambda one: one.dts * one.time_base):
             made.mux(packet)
 
 
-def _mark(path):
-    """What `_join` wrote into a file; an empty text where it is none of those."""
+@contextmanager
+def _joining(av, out):
+    """Whatever FFmpeg raises, other than what the system refuses, becomes a `PictureError`."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        what = photographs.line(error)
+        raise PictureError(f"{out}: cannot be put together ({what}): do it --again") from error
+
+
+def _copies(made, given, streams):
+    """New streams in a file for those of another, by their index there."""
+    return {one.index: made.add_stream_from_template(given.streams[one.index]) for one in streams}
+
+
+def _packets(container, to):
+    """The packets of a file that go `to` streams, by their index in the file, with their times."""
+    last = {}
+    for packet in container.demux([container.streams[index] for index in to]) if to else ():
+        index = packet.stream.index
+        if packet.pts is None:  # an empty one, at the end of a stream
+            continue
+        packet.dts = packet.pts  # none of these is decoded in another order; a demuxer may leave this one open
+        if not packet.duration and packet.stream.type != "subtitle":  # the last one would not be played
+            packet.duration = packet.pts - last.get(index, packet.pts)
+        last[index], packet.stream = packet.pts, to[index]
+        yield packet
+
+
+def _finished(path, mark):
+    """How many frames there are in a file that `_join` wrote with this mark; 0 where it is none of those."""
     import av
 
     with suppress(OSError, av.error.FFmpegError), av.open(os.fspath(path)) as made:
-        return made.metadata.get("comment", "")
-    return ""
+        said = {name.lower(): text for name, text in made.metadata.items()}  # Matroska has its names in capitals
+        found, _, count = said.get("comment", "").rpartition(" ")
+        return int(count) if found == mark else 0
+    return 0
