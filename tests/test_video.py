@@ -257,6 +257,22 @@ def test_what_cannot_be_done_right(tmp_path, make_source, words):
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "target", "words"),
+    [
+        ("in.mkv", "libx264", "flac", "out.mov", r"holds no sound .* \(flac\): end the name with \.mp4, \.m4v, \.mkv"),
+        ("in.avi", "mpeg4", "pcm_mulaw", "out.mkv", r"holds no sound .* \(pcm_mulaw\): end the name with \.mov$"),
+        ("in.wmv", "wmv2", "flac", "out.mkv", r"holds no sound .* \(flac\): convert its sound to AAC first"),
+    ],
+    ids=["a header that refuses it", "not listed", "times that go back"],
+)
+def test_sound_that_the_target_does_not_take(tmp_path, name, codec, sound, target, words):
+    source = make(tmp_path / name, codec=codec, sound=sound)
+    with pytest.raises(PictureError, match=words):
+        run(refuse, source, tmp_path / target)
+    assert names(tmp_path) == [name]
+
+
 def test_a_video_without_pictures(tmp_path):
     source = make(tmp_path / "in.mkv", 0)
     with pytest.raises(PictureError, match=r"in.mkv: none of its pictures can be decoded"):

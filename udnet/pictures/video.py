@@ -6,7 +6,6 @@ joined without being encoded again, and the sound and what else the target holds
 """
 
 import heapq
-import io
 import json
 import os
 from collections import Counter
@@ -210,19 +209,34 @@ class _Video:
         if ENCODER not in self.av.codecs_available:
             raise Error(f"no encoder {ENCODER} in this PyAV: install PyAV from its own wheel")
         lost = [one for one in self.container.streams if one.type not in ("audio", "subtitle") and one != self.stream]
-        with self.av.open(io.BytesIO(), "w", format=TARGETS[out.suffix.lower()]) as made:
-            held = made.supported_codecs
-        for one in self.sound + self.subtitles:
-            if one.codec_context and one.codec_context.name in held:
-                continue
-            if one in self.sound:
-                name = one.codec_context.name if one.codec_context else "unknown"
-                raise PictureError(f"{out}: holds no sound as {self.path} has it ({name}): name an .mkv file")
-            lost.append(one)
-        self.copied = [one for one in self.sound + self.subtitles if one not in lost]
+        form = TARGETS[out.suffix.lower()]
+        with self.av.open(os.devnull, "w", format=form) as made:
+            listed = made.supported_codecs
+        subtitles = [one for one in self.subtitles if _codec(one) in listed]
+        self.copied = next((some for some in (self.sound + subtitles, self.sound) if self._held(some, form)), None)
+        if self.copied is None:
+            names = ", ".join(map(_codec, self.sound))
+            others = ", ".join(suffix for suffix, other in TARGETS.items() if self._held(self.sound, other))
+            do = f"end the name with {others}" if others else "convert its sound to AAC first"
+            raise PictureError(f"{out}: holds no sound as {self.path} has it ({names}): {do}")
+        lost += [one for one in self.subtitles if one not in self.copied]
         if lost:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.type for one in lost).items())
             say(f"udnet: {self.path}: left out streams: {kinds}")
+
+    def _held(self, streams, form):
+        """Whether a container takes streams, by copying them to nowhere: some codecs it lists its header refuses."""
+        if not streams:
+            return True
+        try:
+            with self.av.open(os.devnull, "w", format=form) as made, self.av.open(self.name) as given:
+                for packet in self.packets(given, _copies(made, given, streams)):
+                    made.mux(packet)
+        except PictureError:
+            raise
+        except (self.av.error.FFmpegError, ValueError):
+            return False
+        return True
 
     def packets(self, given, to):
         """The packets of the file, opened once more, that are copied `to` streams."""
@@ -276,6 +290,11 @@ def _colours(frame):
     if frame.colorspace != UNSPECIFIED:
         return frame.colorspace
     return BT709 if frame.height >= HIGH else BT601
+
+
+def _codec(stream):
+    """The name of a stream's codec."""
+    return stream.codec_context.name if stream.codec_context else "unknown"
 
 
 def _end(told, unit):
