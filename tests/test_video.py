@@ -342,7 +342,7 @@ def test_the_command(tmp_path, capsys):
     assert "the frame at 0.00 s: its process takes at least" in capsys.readouterr().err
     assert names(tmp_path) == ["in.mp4"]
     assert main(command) == 0
-    assert "1 frames enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
+    assert "1 frame enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
     assert main(command) == 0
     assert "0 frames enhanced, 1 kept" in capsys.readouterr().out
     assert main([*command, "--cluster", "local"]) == 2

@@ -322,7 +322,7 @@ def _enhance_video(arguments, enhancer):
     except video.Unfinished as error:
         progress.say(f"udnet: {error}")
         return 1
-    said = f"{counts.done} frames enhanced, {counts.kept} kept"
+    said = f"{counts.done} frame{'s' if counts.done != 1 else ''} enhanced, {counts.kept} kept"
     print(f"{arguments.out}: {said}; {enhancer.variant.name}, {enhancer.weights.caption}")
     return 0
 
