@@ -20,10 +20,10 @@ TIMES = [0, 1, 2, 4, 5, 6, 7, 9, 10, 12]  # quarters of a second, not all of the
 SEGMENT = 3  # frames: there are four, the last of which is short
 
 
-def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=TIMES, shift=0, **colours):
-    """Write a video of moving gradients, with a tone."""
+def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=TIMES, shift=0, rate=RATE, **colours):
+    """Write a video of moving gradients, with a tone of three seconds; `times` in quarters of a second."""
     with av.open(str(path), "w") as made:
-        stream = made.add_stream(codec, RATE, {"crf": "1", "preset": "fast"})
+        stream = made.add_stream(codec, rate, {"crf": "1", "preset": "fast"})
         stream.height, stream.width, stream.pix_fmt = *size, "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 12_800)
         for name, value in colours.items():
@@ -33,7 +33,7 @@ def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=
         for place, at in zip(range(frames), times, strict=False):
             frame = av.VideoFrame.from_ndarray(np.roll(gradient(*size), 4 * place, 1), "rgb24")
             frame = frame.reformat(format=stream.pix_fmt, **space)
-            frame.pts, frame.time_base = (at + shift) * 3200, Fraction(1, 12_800)
+            frame.pts, frame.time_base = round((at + shift) * 3200), Fraction(1, 12_800)
             made.mux(stream.encode(frame))
         made.mux(stream.encode(None))
         if tone:
@@ -49,6 +49,11 @@ def make(path, frames=COUNT, size=(48, 64), sound="aac", codec="libx264", times=
             )
             made.mux(tone.encode(None))
     return path
+
+
+def steady(count, rate):
+    """For `make`: so many frames at that rate."""
+    return {"frames": count, "times": [4 * place / rate for place in range(count)], "rate": rate}
 
 
 def frames(path):
@@ -86,6 +91,28 @@ def test_frames_times_and_sound(tmp_path, suffix, shift):
     assert max(np.abs(255.0 - one - other).mean() for one, other in zip(pictures, inverted, strict=True)) < 3
     assert sound(out) == sound(source) != []
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{suffix}", f"out{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(steady(count, 24) for count in (1, 7, 31, 61)),
+        steady(36, 7),
+        {"frames": 16, "times": [4 * (place // 7) + place % 7 / 5 for place in range(16)], "rate": 7},
+    ],
+    ids=["1", "7", "31", "61", "7 a second", "variable"],
+)
+def test_no_frame_is_lost(tmp_path, suffix, about):
+    source, out = make(tmp_path / f"in{suffix}", size=(16, 16), sound=None, **about), tmp_path / f"out{suffix}"
+    assert run(invert, source, out) == (about["frames"], 0)
+    assert frames(out)[0] == frames(source)[0] and len(frames(out)[0]) == about["frames"]
+
+
+def test_the_last_of_the_sound_is_played(tmp_path):
+    source = make(tmp_path / "in.mkv", sound="alac")
+    run(invert, source, tmp_path / "out.mp4")
+    assert [one for _, one in sound(tmp_path / "out.mp4")] == [one for _, one in sound(source)]
 
 
 @pytest.mark.parametrize("size", [(47, 64), (48, 63)])
@@ -158,8 +185,9 @@ def test_it_goes_on_by_segments(tmp_path, after):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "whole.mp4"]
 
 
-def test_what_is_done_is_kept(tmp_path):
-    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_what_is_done_is_kept(tmp_path, suffix):
+    source, out = make(tmp_path / f"in{suffix}"), tmp_path / f"out{suffix}"
     run(invert, source, out)
     assert run(refuse, source, out) == (0, COUNT)
     assert run(invert, source, out, again=True) == (COUNT, 0)
@@ -175,6 +203,18 @@ def test_segments_of_another_video_are_not_taken(tmp_path):
     make(source, COUNT - 1, size=(64, 64))
     assert run(invert, source, out) == (COUNT - 1, 0)
     assert frames(out)[1][0].shape == (64, 64, 3)
+
+
+def test_segments_that_lack_frames_are_not_taken(tmp_path):
+    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted(8), source, out)
+    first = tmp_path / ".out.mp4.udnet" / "00000000"
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    with pytest.raises(video.Unfinished, match=r"out.mp4: holds [789] of 10 frames"):
+        run(invert, source, out)
+    assert not out.exists()
+    assert run(invert, source, out, again=True) == (COUNT, 0)
 
 
 # What is refused
@@ -214,7 +254,47 @@ def test_what_cannot_be_done_right(tmp_path, make_source, words):
     before = names(tmp_path)
     with pytest.raises(PictureError, match=words):
         run(refuse, source, tmp_path / "out.mp4")
-    assert not (tmp_path / "out.mp4").exists() and set(before) <= set(names(tmp_path))
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "target", "words"),
+    [
+        ("in.mkv", "libx264", "flac", "out.mov", r"holds no sound .* \(flac\): end the name with \.mp4, \.m4v, \.mkv"),
+        ("in.avi", "mpeg4", "pcm_mulaw", "out.mkv", r"holds no sound .* \(pcm_mulaw\): end the name with \.mov$"),
+        ("in.wmv", "wmv2", "flac", "out.mkv", r"holds no sound .* \(flac\): convert its sound to AAC first"),
+    ],
+    ids=["a header that refuses it", "not listed", "times that go back"],
+)
+def test_sound_that_the_target_does_not_take(tmp_path, name, codec, sound, target, words):
+    source = make(tmp_path / name, codec=codec, sound=sound)
+    with pytest.raises(PictureError, match=words):
+        run(refuse, source, tmp_path / target)
+    assert names(tmp_path) == [name]
+
+
+def test_a_video_without_pictures(tmp_path):
+    source = make(tmp_path / "in.mkv", 0)
+    with pytest.raises(PictureError, match=r"in.mkv: none of its pictures can be decoded"):
+        run(refuse, source, tmp_path / "out.mkv")
+    assert names(tmp_path) == ["in.mkv"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_may_be_longer(tmp_path, suffix, capfd):
+    source = make(tmp_path / f"in{suffix}", **steady(20, 12))
+    run(invert, source, tmp_path / f"out{suffix}")
+    assert "cut short" not in capfd.readouterr().err
+
+
+def test_what_lacks_less_than_a_second_is_said(tmp_path, capfd):
+    source = make(tmp_path / "in.mkv", size=(240, 320), sound=None, **steady(48, 24))
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) * 9 // 10])
+    run(invert, source, tmp_path / "out.mkv")
+    ends = float(frames(source)[0][-1] + Fraction(1, 24))
+    assert 1 < ends < 1.8
+    assert f"its pictures end at {ends:.1f} s, {2 - ends:.1f} s are missing" in capfd.readouterr().err
 
 
 def test_what_is_left_of_a_video_is_done_and_said(tmp_path, capfd):
@@ -231,13 +311,21 @@ def test_a_target_that_is_no_video(tmp_path):
         run(refuse, tmp_path / "in.mp4", tmp_path / "in.mp4")
 
 
-def test_a_frame_that_fails_is_told_by_its_time(tmp_path):
-    def enhance(pixels):
-        raise Error("too large")
+@pytest.mark.parametrize("error", [Error("too large"), RuntimeError("too large")])
+@pytest.mark.parametrize(("after", "at", "kept"), [(0, "0.00", 0), (2, "0.50", 0), (3, "1.00", 3)])
+def test_a_frame_that_fails_is_told_by_its_time(tmp_path, error, after, at, kept):
+    count = iter(range(after))
 
-    source = make(tmp_path / "in.mp4")
-    with pytest.raises(PictureError, match=r"in.mp4: the frame at 0.00 s: too large"):
-        run(enhance, source, tmp_path / "out.mp4")
+    def enhance(pixels):
+        if next(count, None) is None:
+            raise error
+        return invert(pixels)
+
+    source, out = make(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    with pytest.raises(video.Unfinished, match=rf"in.mp4: the frame at {at} s: too large"):
+        run(enhance, source, out)
+    assert (tmp_path / ".out.mp4.udnet").exists() == (kept > 0)
+    assert run(invert, source, out) == (COUNT - kept, kept)
 
 
 def test_without_pyav(tmp_path, monkeypatch):
@@ -248,10 +336,13 @@ def test_without_pyav(tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path, capsys):
-    source = make(tmp_path / "in.mp4", 3)
+    source = make(tmp_path / "in.mp4", 1)
     command = ["enhance", str(source), str(tmp_path / "out.mp4"), "--weights", "default", "--variant", "onnx-tiled"]
+    assert main([*command, "--memory-limit", "60MiB"]) == 1
+    assert "the frame at 0.00 s: its process takes at least" in capsys.readouterr().err
+    assert names(tmp_path) == ["in.mp4"]
     assert main(command) == 0
-    assert "3 frames enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
+    assert "1 frame enhanced, 0 kept; onnx-tiled" in capsys.readouterr().out
     assert main(command) == 0
-    assert "0 frames enhanced, 3 kept" in capsys.readouterr().out
+    assert "0 frames enhanced, 1 kept" in capsys.readouterr().out
     assert main([*command, "--cluster", "local"]) == 2

@@ -314,12 +314,17 @@ def enhance(arguments):
 
 def _enhance_video(arguments, enhancer):
     from udnet.pictures import video
+    from udnet.system import progress
 
     def enhance(pixels):
         return enhancer(pixels, enhancer.held)  # by decoder and encoder, and this frame
 
-    counts = video.enhance_video(enhance, arguments.photo, arguments.out, _by(enhancer), arguments.again)
-    said = f"{counts.done} frames enhanced, {counts.kept} kept"
+    try:
+        counts = video.enhance_video(enhance, arguments.photo, arguments.out, _by(enhancer), arguments.again)
+    except video.Unfinished as error:
+        progress.say(f"udnet: {error}")
+        return 1
+    said = f"{counts.done} frame{'s' if counts.done != 1 else ''} enhanced, {counts.kept} kept"
     print(f"{arguments.out}: {said}; {enhancer.variant.name}, {enhancer.weights.caption}")
     return 0
 

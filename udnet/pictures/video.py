@@ -6,7 +6,6 @@ joined without being encoded again, and the sound and what else the target holds
 """
 
 import heapq
-import io
 import json
 import os
 from collections import Counter
@@ -32,10 +31,14 @@ OPTIONS = {"preset": "medium", "crf": "16", "bf": "0", "rc-lookahead": "10", "th
 PARTS = "nut"  # a format that keeps any time base
 MOST = 60  # frames of a segment
 BAR = "{desc} {n_fmt} of {total_fmt} |{bar}| {a_minute} frames a minute, {remaining} left"
-GAP = 1.0  # seconds by which sound may be longer than the pictures
+GAP = 3  # frames by which a video may end before the time that its file tells
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions by FFmpeg's numbers
 UNSPECIFIED, BT709, BT601, MPEG = 2, 1, 5, 1  # colour spaces and a range, by FFmpeg's numbers
 HIGH = 720  # rows from which a colour space that is not told is taken for BT.709
+
+
+class Unfinished(PictureError):
+    """A video that failed after it was begun, in one line; what is done of it is kept."""
 
 
 class Counts(NamedTuple):
@@ -56,7 +59,7 @@ def enhance_video(enhance, source, out, by, again=False, progress=True):
     `enhance(pixels)` takes and returns uint8 height x width x 3; `by`: the name of the variant that enhances, and the
     SHA-256 of its weights. The target is H.264 of 8 bits in the container that its suffix names. `PictureError` for
     what cannot be read or written, and for what would not be right: high dynamic range, interlaced pictures, sound that
-    the container does not hold.
+    the container does not hold; `Unfinished` once frames are being enhanced.
     """
     if not find_spec("av"):
         raise Error("no PyAV here, which reads videos: make extras, or pip install -c requirements.lock -e '.[video]'")
@@ -67,20 +70,35 @@ def enhance_video(enhance, source, out, by, again=False, progress=True):
     files.not_itself(out, source)
     folder = out.with_name(f".{out.name}.udnet")
     with _Video(source) as video:
-        video.check(out)
         mark = json.dumps({"udnet": __version__, "by": by, "of": video.state})
-        if not again and _mark(out) == mark:
-            return Counts(0, video.length)
-        with files.alone(folder):
+        if not again and (count := _finished(out, mark)):
+            return Counts(0, count)
+        video.check(out)
+        frames = video.frames()
+        with _segments_in(folder, mark, again):
+            try:
+                counts = _enhance(enhance, video, frames, folder, progress)
+                _join(video, folder, out, mark, sum(counts))
+            except Error as error:
+                raise Unfinished(str(error)) from error
+            _empty(folder)
+    return counts
+
+
+@contextmanager
+def _segments_in(folder, mark, again):
+    """Hold a folder of segments with this mark; it is gone at the end where there are none."""
+    with files.alone(folder):
+        try:
             known = folder / "mark"
             if again or not known.exists() or known.read_text() != mark:
                 _empty(folder)
                 files.write_text(known, mark)
-            counts = _enhance(enhance, video, folder, progress)
-            _join(video, folder, out, mark)
-            _empty(folder)
-    folder.rmdir()
-    return counts
+            yield
+        finally:
+            if not _segments(folder):
+                _empty(folder)
+                folder.rmdir()
 
 
 def _empty(folder):
@@ -93,9 +111,9 @@ def _segments(folder):
     return sorted(path for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _enhance(enhance, video, folder, progress):
+def _enhance(enhance, video, frames, folder, progress):
     """Make the segments that are missing."""
-    frames, number = video.frames(), len(_segments(folder))
+    number = len(_segments(folder))
     kept = sum(1 for _ in islice(frames, number * video.segment))
     done = 0
     with bar(None, progress, total=max(video.length, kept), initial=kept, desc="enhance", bar_format=BAR) as told:
@@ -104,15 +122,18 @@ def _enhance(enhance, video, folder, progress):
                 for frame in chain([first], islice(frames, video.segment - 1)):
                     try:
                         pixels = enhance(video.pixels(frame))
-                    except Error as error:
+                    except MemoryError:
+                        raise
+                    except Exception as error:  # a runtime's own
                         at = f"{float(frame.pts * video.time_base):.2f} s"
-                        raise PictureError(f"{video.path}: the frame at {at}: {error}") from error
+                        raise PictureError(f"{video.path}: the frame at {at}: {photographs.line(error)}") from error
                     segment.add(pixels, frame)
                     done += 1
                     told.update()
             number += 1
-    if video.last is not None and video.last + GAP < video.seconds:
-        say(f"udnet: {video.path}: cut short: its pictures end at {video.last:.1f} of {video.seconds:.1f} s")
+    if video.missing > GAP / video.rate:
+        at = float(video.ends[video.stream.index])
+        say(f"udnet: {video.path}: cut short: its pictures end at {at:.1f} s, {float(video.missing):.1f} s are missing")
     return Counts(done, kept)
 
 
@@ -122,7 +143,8 @@ class _Video:
     def __init__(self, path):
         import av
 
-        self.av, self.path, self.name, self.copied, self.last = av, path, os.fspath(path), [], None
+        self.av, self.path, self.name, self.copied = av, path, os.fspath(path), []
+        self.ends = {}  # seconds at which that ends which was read of a stream, by its index
         with self.refusing():
             about = os.stat(path)
             self.state = [about.st_size, about.st_mtime_ns]
@@ -170,44 +192,84 @@ class _Video:
     @property
     def length(self):
         """How many frames there are, or about how many."""
-        return self.stream.frames or round(self.seconds * self.rate)
+        return self.stream.frames or round((self.container.duration or 0) * self.rate / self.av.time_base)
 
     @property
-    def seconds(self):
-        """How long it is, with its sound, as the file says."""
-        start, length = self.container.start_time or 0, self.container.duration or 0
-        return (start + length) / self.av.time_base
+    def missing(self):
+        """Seconds between the end of what was read and the end that the file tells.
+
+        That of the pictures is compared where it is told, else that of the whole file with whatever lasts longest.
+        """
+        if self.stream.duration:
+            return _end(self.stream, self.time_base) - self.ends[self.stream.index]
+        return _end(self.container, Fraction(1, self.av.time_base)) - max(self.ends.values())
 
     def check(self, out):
         """`PictureError` where the target cannot hold the sound, `Error` without an encoder; a line on what is lost."""
         if ENCODER not in self.av.codecs_available:
             raise Error(f"no encoder {ENCODER} in this PyAV: install PyAV from its own wheel")
         lost = [one for one in self.container.streams if one.type not in ("audio", "subtitle") and one != self.stream]
-        with self.av.open(io.BytesIO(), "w", format=TARGETS[out.suffix.lower()]) as made:
-            held = made.supported_codecs
-        for one in self.sound + self.subtitles:
-            if one.codec_context and one.codec_context.name in held:
-                continue
-            if one in self.sound:
-                name = one.codec_context.name if one.codec_context else "unknown"
-                raise PictureError(f"{out}: holds no sound as {self.path} has it ({name}): name an .mkv file")
-            lost.append(one)
-        self.copied = [one for one in self.sound + self.subtitles if one not in lost]
+        form = TARGETS[out.suffix.lower()]
+        with self.av.open(os.devnull, "w", format=form) as made:
+            listed = made.supported_codecs
+        subtitles = [one for one in self.subtitles if _codec(one) in listed]
+        self.copied = next((some for some in (self.sound + subtitles, self.sound) if self._held(some, form)), None)
+        if self.copied is None:
+            names = ", ".join(map(_codec, self.sound))
+            others = ", ".join(suffix for suffix, other in TARGETS.items() if self._held(self.sound, other))
+            do = f"end the name with {others}" if others else "convert its sound to AAC first"
+            raise PictureError(f"{out}: holds no sound as {self.path} has it ({names}): {do}")
+        lost += [one for one in self.subtitles if one not in self.copied]
         if lost:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.type for one in lost).items())
             say(f"udnet: {self.path}: left out streams: {kinds}")
 
+    def _held(self, streams, form):
+        """Whether a container takes streams, by copying them to nowhere: some codecs it lists its header refuses."""
+        if not streams:
+            return True
+        try:
+            with self.av.open(os.devnull, "w", format=form) as made, self.av.open(self.name) as given:
+                for packet in self.packets(given, _copies(made, given, streams)):
+                    made.mux(packet)
+        except PictureError:
+            raise
+        except (self.av.error.FFmpegError, ValueError):
+            return False
+        return True
+
+    def packets(self, given, to):
+        """The packets of the file, opened once more, that are copied `to` streams."""
+        with self.refusing():
+            yield from _packets(given, to)
+
     def frames(self):
-        """The frames, as PyAV's, in the order of their times."""
+        """The frames, as PyAV's, in the order of their times; what the first is refused for is raised at once."""
+        frames = self._frames()
+        first = next(frames, None)
+        if first is None:
+            raise PictureError(f"{self.path}: none of its pictures can be decoded: get a whole copy")
+        return chain([first], frames)
+
+    def _frames(self):
         context, last = self.stream.codec_context, None
         context.thread_type, context.thread_count = "NONE", 1  # each thread holds frames of its own
         with self.refusing():
-            for frame in self.container.decode(self.stream):
+            for frame in self._decoded():
                 if frame.pts is None or (last is not None and frame.pts <= last):
                     raise PictureError(f"{self.path}: its frames have no times that grow: convert it first")
                 self._check(frame)
-                last, self.last = frame.pts, float(frame.time)
+                last = frame.pts
                 yield frame
+
+    def _decoded(self):
+        for packet in self.container.demux():
+            index, at = packet.stream.index, packet.dts if packet.pts is None else packet.pts
+            if at is not None:
+                end = (at + (packet.duration or 0)) * packet.time_base
+                self.ends[index] = max(self.ends.get(index, end), end)
+            if index == self.stream.index:
+                yield from packet.decode()
 
     def _check(self, frame):
         if frame.interlaced_frame:
@@ -228,6 +290,16 @@ def _colours(frame):
     if frame.colorspace != UNSPECIFIED:
         return frame.colorspace
     return BT709 if frame.height >= HIGH else BT601
+
+
+def _codec(stream):
+    """The name of a stream's codec."""
+    return stream.codec_context.name if stream.codec_context else "unknown"
+
+
+def _end(told, unit):
+    """The seconds at which a stream or a file ends, as it tells."""
+    return ((told.start_time or 0) + (told.duration or 0)) * unit
 
 
 class _Segment:
@@ -269,39 +341,73 @@ class _Segment:
         return stream
 
 
-def _join(video, folder, out, mark):
-    """Put the segments together, with the streams that are copied; `mark` becomes the file's comment."""
+def _join(video, folder, out, mark, count):
+    """Put the segments, of `count` frames, together with the streams that are copied; `mark` goes into the comment."""
     av, segments = video.av, _segments(folder)
     form = TARGETS[out.suffix.lower()]
-    with files.replacing(out) as part, av.open(os.fspath(part), "w", format=form) as made, av.open(video.name) as given:
-        made.metadata.update(given.metadata | {"comment": mark})
+
+    def check(part):
+        with av.open(os.fspath(part)) as made:
+            found = sum(packet.size > 0 for packet in made.demux(video=0))
+        if found != count:
+            raise PictureError(f"{out}: holds {found} of {count} frames, and is not kept: do it --again")
+
+    with (
+        _joining(av, out),
+        files.replacing(out, note=check) as part,
+        av.open(os.fspath(part), "w", format=form) as made,
+        av.open(video.name) as given,
+    ):
+        made.metadata.update(given.metadata | {"comment": f"{mark} {count}"})
         with av.open(os.fspath(segments[0])) as first:
             pictures = made.add_stream_from_template(first.streams.video[0])
         pictures.time_base = video.time_base
-        to = {one.index: made.add_stream_from_template(given.streams[one.index]) for one in video.copied}
+        to = _copies(made, given, video.copied)
 
         def enhanced():
             for path in segments:
                 with av.open(os.fspath(path)) as segment:
-                    for packet in segment.demux(video=0):
-                        if packet.dts is not None:
-                            packet.stream = pictures
-                            yield packet
+                    yield from _packets(segment, {0: pictures})
 
-        def copied():
-            for packet in given.demux([given.streams[index] for index in to]) if to else ():
-                if packet.dts is not None:
-                    packet.stream = to[packet.stream.index]
-                    yield packet
-
-        for packet in heapq.merge(enhanced(), copied(), key=lambda one: one.dts * one.time_base):
+        for packet in heapq.merge(enhanced(), video.packets(given, to), key=lambda one: one.dts * one.time_base):
             made.mux(packet)
 
 
-def _mark(path):
-    """What `_join` wrote into a file; an empty text where it is none of those."""
+@contextmanager
+def _joining(av, out):
+    """Whatever FFmpeg raises, other than what the system refuses, becomes a `PictureError`."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        what = photographs.line(error)
+        raise PictureError(f"{out}: cannot be put together ({what}): do it --again") from error
+
+
+def _copies(made, given, streams):
+    """New streams in a file for those of another, by their index there."""
+    return {one.index: made.add_stream_from_template(given.streams[one.index]) for one in streams}
+
+
+def _packets(container, to):
+    """The packets of a file that go `to` streams, by their index in the file, with their times."""
+    last = {}
+    for packet in container.demux([container.streams[index] for index in to]) if to else ():
+        index = packet.stream.index
+        if packet.pts is None:  # an empty one, at the end of a stream
+            continue
+        packet.dts = packet.pts  # none of these is decoded in another order; a demuxer may leave this one open
+        if not packet.duration and packet.stream.type != "subtitle":  # the last one would not be played
+            packet.duration = packet.pts - last.get(index, packet.pts)
+        last[index], packet.stream = packet.pts, to[index]
+        yield packet
+
+
+def _finished(path, mark):
+    """How many frames there are in a file that `_join` wrote with this mark; 0 where it is none of those."""
     import av
 
     with suppress(OSError, av.error.FFmpegError), av.open(os.fspath(path)) as made:
-        return made.metadata.get("comment", "")
-    return ""
+        said = {name.lower(): text for name, text in made.metadata.items()}  # Matroska has its names in capitals
+        found, _, count = said.get("comment", "").rpartition(" ")
+        return int(count) if found == mark else 0
+    return 0
