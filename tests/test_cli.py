@@ -357,6 +357,8 @@ SLOW = {"pytorch-published": "makes VGG16's checkpoint", "pytorch-compiled": "co
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in VARIANTS]
 )
 def test_measure_answers_for(name, capsys, any_weights, monkeypatch):
+    if missing := catalogue.find(name).missing:
+        pytest.skip(missing)
     # glibc maps every large block: left alone it decides anew in each process, and the peaks of two are 4 MiB apart.
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=65536")
     repeats = 2 if name in ("pytorch", "onnx") else 1

@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
-from conftest import REPO
+from conftest import REPO, heed_signals
 from made_up_studies import COSTS, fabricate
 
 from udnet import Error
@@ -260,7 +260,8 @@ try:
 except (KeyboardInterrupt, SystemExit) as end:
     print(type(end).__name__)
 """
-    with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
+    about = {"cwd": REPO, "stdout": subprocess.PIPE, "text": True, "preexec_fn": heed_signals}
+    with subprocess.Popen([sys.executable, "-c", code], **about) as process:
         while not (told.exists() and told.read_text()) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(getattr(signal, name))

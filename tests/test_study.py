@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO, soon
+from conftest import REPO, heed_signals, soon
 from own_variants import own
 
 from udnet import Error
@@ -231,11 +231,6 @@ def test_a_damaged_study_is_one_line(done, tmp_path, name, spoil):
 
 def start(path, out):
     """The command, as a user runs it; what it prints is kept."""
-
-    def heed_signals():  # the background jobs of a shell ignore Ctrl-C, those of nohup that the terminal has gone
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
     command = [sys.executable, "-m", "udnet", "study", "--grid", str(path), "--out", str(out)]
     # where a killed one leaves its trial's folder, and what WAITS waits for
     here = os.environ | {"TMPDIR": str(path.parent), "WAIT_WHILE": str(path.parent / "wait")}
