@@ -93,7 +93,7 @@ def soon(what, seconds=20):
 
 
 def heed_signals():
-    """In a child before it begins (`preexec_fn`): the background jobs of a shell ignore Ctrl-C, those of nohup SIGHUP."""
+    """As a child begins (`preexec_fn`): the background jobs of a shell ignore Ctrl-C, those of nohup SIGHUP."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
