@@ -29,7 +29,7 @@ from udnet.network import graphs, lifetimes, onnx_file, prepared
 from udnet.pictures import images
 from udnet.system import guard, machine
 from udnet.system.memory import MIB, mib
-from udnet.trials import trial
+from udnet.trials import tables, trial
 from udnet.variants import catalogue, scaled
 
 LEAST, MOST = 3, 12  # by what the sides of the large picture are divided: no less, and where that is too large, no more
@@ -241,4 +241,4 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no forecast was held against trials")
-    return pd.read_csv(path)
+    return tables.read_table(path, COLUMNS)

@@ -190,6 +190,10 @@ class _Growing:
                     what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
                     raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
         else:
+            trials = folder / "trials.csv"
+            if trials.exists() and len(tables.read_table(trials, tables.COLUMNS, tables.DAMAGED)):
+                raise Error(f"{known}: is missing: {tables.DAMAGED}")
+            files.write_csv(trials, tables.typed(pd.DataFrame()))  # first: a study without it has lost it
             files.write_text(known, json.dumps(machine, indent=1) + "\n")
         old = tables.read(folder)
         self.rows = old.trials.to_dict("records")
