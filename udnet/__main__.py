@@ -1,7 +1,7 @@
 """The command line: `python -m udnet COMMAND`.
 
-Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written;
-130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+Exit codes: 0 done; 1 a trial, a picture or a notebook failed, the rest is done and kept, or nothing fits; 2 the request
+is wrong, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import argparse
@@ -612,8 +612,10 @@ def notebook(arguments):
 
     known = {path.stem.partition("-")[0].lstrip("0"): path for path in publish.sources()}
     path = known.get(arguments.notebook.lstrip("0"), Path(arguments.notebook))
-    notebooks.run(path, arguments.out, dict(map(notebooks.parse, arguments.parameters)))
+    if notebooks.run(path, arguments.out, dict(map(notebooks.parse, arguments.parameters))):
+        return 1
     print(arguments.out / path.name)
+    return 0
 
 
 def reproduce(arguments):
