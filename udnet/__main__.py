@@ -422,7 +422,8 @@ def forecast(arguments):
         about = {"threads": arguments.threads, "inputs": arguments.inputs, "begin": begin}
         found += forecast.forecast(arguments.model, arguments.size, **about)
     print(forecast.as_text(found, arguments.limit))
-    return 1 if any(one.error for one in found) else 0
+    nothing_fits = arguments.limit and all(one.fits(arguments.limit) == "no" for one in found)
+    return 1 if nothing_fits or any(one.error for one in found) else 0
 
 
 def plan(arguments):
@@ -477,8 +478,9 @@ def _say_study(done):
         return _tell(f"{done}; the same command goes on", 1)
     failed = done.trials[done.trials.status != "ok"]
     print(f"{done.folder}: {done.trials.trial.nunique()} trials, {len(failed)} ended otherwise than ok")
-    for row in failed.itertuples():
-        print(f"  {row.trial}: {row.status}, {row.error}")
+    for (status, error), alike in failed.groupby(["status", "error"], sort=False):
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        print(f"  {alike.trial.iloc[0]}{more}: {status}, {error}")
     return 1 if len(failed) else 0
 
 

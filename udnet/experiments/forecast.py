@@ -181,7 +181,14 @@ def _at(tensors, points):
 
 
 def as_text(forecasts, limit=None):
-    """A table for a terminal of forecasts for one picture, for a limit in bytes or for none."""
+    """A table for a terminal of forecasts for one picture, for a limit in bytes or for none; why some failed, once."""
+    known, reasons = [one for one in forecasts if not one.error], {}
+    for one in forecasts:
+        if one.error:
+            reasons.setdefault(one.error.partition(": ")[2], []).append(one.variant)
+    failures = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    if not known:
+        return "\n".join(failures)
     columns = ["variant", "peak, MiB", "between", "least limit, MiB"]
     rows = [columns + ([f"fits {mib(limit)}"] if limit else [])]
     for one in forecasts:
@@ -190,8 +197,8 @@ def as_text(forecasts, limit=None):
         rows.append((said if not one.error else [one.variant, "-", "-", "-"]) + ([one.fits(limit)] if limit else []))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"{one.variant}: {one.error}" for one in forecasts if one.error]
-    first = forecasts[0]
+    lines += failures
+    first = known[0]
     pictures = ", ".join(f"{height}x{width}" for height, width in first.tried)
     graph = f"on the graph: {mib(first.tensors_bytes)} of tensors at once"
     graph = graph if first.tensors_bytes else "on the number of pixels: the graph's tensors cannot be counted"
