@@ -17,6 +17,7 @@ from PIL import Image
 from udnet import Error
 from udnet.__main__ import main
 from udnet.pages import notebooks, publish
+from udnet.system import guard
 from udnet.system.memory import MIB, parse_bytes
 from udnet.trials import trial
 from udnet.trials.tables import PHASE_COLUMNS
@@ -341,6 +342,18 @@ def test_measure_for_a_person(capsys):
     assert list(rows) == list(PHASES)
     _, end, _, peak = rows["first"]
     assert peak - end == pytest.approx(64, abs=1)
+
+
+@pytest.mark.parametrize(("group", "why"), [(True, "what is mapped from files"), (False, "a watchdog")])
+def test_a_peak_above_the_limit_that_it_kept_to_is_explained(capsys, monkeypatch, group, why):
+    monkeypatch.setattr(guard.ControlGroup, "possible", lambda: group)
+    row = {"phase": "first", "status": "ok", "error": "", "seconds": 1.0, "runs": 1, "peak_bytes": 98 * MIB}
+    row |= {"rss_end_bytes": 90 * MIB, "private_end_bytes": 50 * MIB}
+    monkeypatch.setattr(trial, "run", lambda *_, **__: trial.Result([row]))
+    for limit, told in (("80MiB", 1), ("99MiB", 0)):
+        assert main(["measure", "--variant", own("SAME"), "--size", "16x16", "--memory-limit", limit]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert sum(line.startswith("a peak above 80 MiB, the limit: ") and why in line for line in lines) == told
 
 
 def test_measure_for_a_person_who_is_told_of_a_failure(capsys):

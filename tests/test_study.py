@@ -205,7 +205,7 @@ def test_what_is_there_is_kept(done):
 
 
 def test_reading_what_is_not_there(tmp_path):
-    with pytest.raises(Error, match=r"no study in .*absent: run python -m udnet study"):
+    with pytest.raises(Error, match=r"no study in .*absent: run `udnet study --out"):
         tables.read(tmp_path / "absent")
 
 
@@ -248,7 +248,7 @@ def test_a_study_that_has_just_begun_can_be_read(grid, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "name,a_bytes\nx,1", "name\nx\n", "name,a_bytes\nx,many\n", "name,a_bytes\nx,1,2\n,\n"]
+    "text", ["", "name,a_bytes\nx,1", "name\nx\n", "name,a_bytes\nx,many\n", "name,a_bytes\nx,1\nx,1,2\n"]
 )
 def test_a_damaged_table_is_one_line(tmp_path, text):
     path = tmp_path / "table.csv"
@@ -346,13 +346,21 @@ def test_another_grid_is_refused(done, grid):
     assert {path: path.read_bytes() for path in done.folder.iterdir()} == before
 
 
-@pytest.mark.parametrize(("key", "value"), [("processor", "abacus"), ("memory_bytes", 640_000), ("packages", {})])
-def test_another_machine_is_refused(done, tmp_path, key, value):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("processor", "abacus", "another processor"),
+        ("memory_bytes", 640_000, "another memory"),
+        ("packages", {}, "other packages"),
+        ("huge_pages", "none", "other huge pages"),
+    ],
+)
+def test_another_machine_is_refused(done, tmp_path, key, value, said):
     out = tmp_path / "out"
     out.mkdir()
     machine = done.machine | {key: value}
     (out / "machine.json").write_text(json.dumps(machine))
-    with pytest.raises(Error, match=f"of another {key.removesuffix('_bytes')}"):
+    with pytest.raises(Error, match=f"of {said}: give another"):
         study.run(done.folder.parent / "small.toml", out, progress=False)
     assert [path.name for path in out.iterdir()] == ["machine.json"]
 

@@ -175,6 +175,7 @@ def parser():
     one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--model", metavar="FILE", help="any ONNX file in UDnet's place, by those variants that take one")
+    _inputs(one)
     _cluster(one, "run the whole grid on every machine there, each into a folder of OUT")
 
     one = command(export, "write weights as an ONNX file, parity checked")
@@ -364,16 +365,22 @@ def measure(arguments):
 
     height, width = images.parse_size(arguments.size)
     threads = machine.threads(arguments.threads)
-    model = {"model": arguments.model, "inputs": tuple(arguments.inputs)}
-    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights, **model)
+    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights, **_model(arguments))
     failed = False
     for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):
         result = trial.run(replace(one, repeat=repeat), limit=arguments.memory_limit)
         failed |= result.status != "ok"
-        said = _as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result)
+        said = (
+            _as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result, arguments.memory_limit)
+        )
         tqdm.write(said)
         sys.stdout.flush()
     return 1 if failed else 0
+
+
+def _model(arguments):
+    """What runs in UDnet's place, for a trial or a study."""
+    return {"model": arguments.model, "inputs": tuple(arguments.inputs)}
 
 
 def _as_json(one, repeat, result):
@@ -390,8 +397,9 @@ def _as_json(one, repeat, result):
     )
 
 
-def _as_text(one, repeat, result):
-    from udnet.system.memory import MIB
+def _as_text(one, repeat, result, limit):
+    from udnet.system import guard
+    from udnet.system.memory import MIB, mib
 
     model = f" {one.model}" if one.model else ""
     size = f"{one.height}x{one.width}"
@@ -404,6 +412,8 @@ def _as_text(one, repeat, result):
             lines.append(
                 f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
             )
+    if limit and result.status == "ok" and max(row["peak_bytes"] for row in result.rows) > limit:
+        lines.append(f"a peak above {mib(limit)}, the limit: {guard.uncounted()}")
     return "\n".join(lines)
 
 
@@ -449,7 +459,11 @@ def _fitted(study):
     from udnet.analysis import capacity
     from udnet.trials import tables
 
-    return capacity.models(tables.read(study))
+    try:
+        return capacity.models(tables.read(study))
+    except NotMeasured as reason:
+        remedy = f"run a grid that has as many; why trials failed is in {study / 'trials.csv'}"
+        raise Error(f"{study}: {reason}: {remedy}") from None
 
 
 def study(arguments):
@@ -458,7 +472,7 @@ def study(arguments):
         return max([_say_study(done) for done in _studies(arguments)])
     from udnet.trials.study import run
 
-    return _say_study(run(arguments.grid, arguments.out, arguments.weights, model=arguments.model))
+    return _say_study(run(arguments.grid, arguments.out, arguments.weights, **_model(arguments)))
 
 
 def _studies(arguments):
@@ -470,7 +484,8 @@ def _studies(arguments):
     with workers.connected(arguments.cluster, threads=1) as client:
         from udnet.cluster import studies
 
-        return studies.run(client, arguments.grid, arguments.out, arguments.weights, arguments.model).values()
+        about = arguments.grid, arguments.out, arguments.weights
+        return studies.run(client, *about, **_model(arguments)).values()
 
 
 def _say_study(done):

@@ -69,7 +69,7 @@ def read(folder=PUBLISHED):
     """The `Study` in a folder; other tables than the trials' may not be there, and are empty."""
     folder = Path(folder)
     if not (folder / "machine.json").exists():
-        raise Error(f"no study in {folder}: run python -m udnet study --out {folder}")
+        raise Error(f"no study in {folder}: run `udnet study --out {folder}`")
     if not (folder / "trials.csv").exists():  # a study begins with it
         raise Error(f"{folder / 'trials.csv'}: is missing: {DAMAGED}")
     columns = {
