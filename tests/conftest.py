@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -89,6 +90,12 @@ def soon(what, seconds=20):
     while not what() and time.monotonic() < end:
         time.sleep(0.02)
     return bool(what())
+
+
+def heed_signals():
+    """As a child begins (`preexec_fn`): the background jobs of a shell ignore Ctrl-C, those of nohup SIGHUP."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

@@ -336,9 +336,24 @@ def test_large_pictures_are_marked_and_their_parity_is_there(tmp_path):
     assert capacity.parity(done).largest_difference.tolist() == [1e-6, 2.4e-6, 3e-6], "scratch: what ran there alone"
 
 
-def test_a_study_of_few_sizes_has_no_models(tmp_path):
+def test_the_largest_picture_that_a_study_can_tell_of_is_marked(tmp_path):
+    known = capacity.models(fabricate(tmp_path / "study"))
+    edge, larger = (prediction.ask(known, limit * MIB) for limit in (8192, 16384))
+    assert {(one.height, one.or_more) for one in edge} == {(1024, True)}, "twice the largest side"
+    assert [(one.height, one.width) for one in edge] == [(one.height, one.width) for one in larger]
+    assert not any(one.or_more for one in prediction.ask(known, 8192 * MIB, (1024, 1024))), "it was asked for"
+    assert not any(one.or_more for one in prediction.ask(known, 512 * MIB))
+    text = prediction.as_text(edge)
+    assert "1024x1024 or more" in text and "or more: 2 times the largest side of the study" in text
+    assert "or more" not in prediction.as_text(prediction.ask(known, 512 * MIB))
+
+
+def test_a_study_of_few_sizes_has_no_models(tmp_path, capsys):
     done = fabricate(tmp_path / "study", sides=(64, 128))
     with pytest.raises(NotMeasured, match="no variant at 4 sizes"):
         capacity.models(done)
+    assert main(["plan", "--size", "64x64", "--study", str(done.folder)]) == 2
+    said = f"{done.folder}: no variant at 4 sizes: run a grid that has as many; why trials failed is in {done.folder}"
+    assert capsys.readouterr().err == f"udnet: error: {said}/trials.csv\n"
     with pytest.raises(NotMeasured, match="nothing was proved"):
         proofs.read(done.folder)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from udnet.__main__ import main
@@ -11,6 +12,7 @@ from udnet.analysis import claims, evidence
 from udnet.analysis.claims import NOT_REPRODUCED, NOT_TESTABLE, OTHER_CAUSE, REFUTED, REPRODUCED, decide
 from udnet.analysis.scaling import Estimate
 from udnet.experiments import audit
+from udnet.system import files
 from udnet.trials import tables
 
 CLAIMS = evidence.claims_table()
@@ -149,6 +151,7 @@ def test_a_change_to_a_measured_value_changes_the_verdict(published, judged, mon
 
 def test_a_study_without_an_audit_is_one_line(tmp_path, capsys):
     (tmp_path / "machine.json").write_text("{}")
+    files.write_csv(tmp_path / "trials.csv", tables.typed(pd.DataFrame()))
     assert main(["claims", "--study", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.endswith("the report was not audited: name a study that `udnet reproduce` has made\n")

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPO
 from own_variants import own
@@ -374,6 +375,6 @@ def test_a_study_a_machine(tmp_path, address, any_weights):
 
 
 def _end_after(process, path):
-    while not path.exists():
+    while not path.exists() or pd.read_csv(path).empty:
         time.sleep(0.02)
     with_group(process, signal.SIGKILL)

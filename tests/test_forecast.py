@@ -1,5 +1,7 @@
 """What a model will need, forecast from small pictures and held against trials at three times their sides and more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx_models import classifier, denoiser, dense, mobile, pyramid, unet, upscaler
@@ -79,9 +81,12 @@ def test_a_table_for_a_terminal():
     text = forecast.as_text([fine, bad], 64 * MIB)
     rows = [line.split() for line in text.splitlines()]
     assert rows[1:3] == [["onnx", "100", "90", "to", "120", "121", "no"], ["onnx-lean", "-", "-", "-", "not", "known"]]
-    assert "onnx-lean: onnx-lean at 20x20: no" in text
+    assert "\nonnx-lean: no\n" in text
     assert "rests on pictures of 20x20, 16x16 and on the graph: 50 MiB of tensors at once" in text
-    assert "the graph's tensors cannot be counted" in forecast.as_text([bad])
+    assert "the graph's tensors cannot be counted" in forecast.as_text([replace(fine, tensors_bytes=0)])
+    other = replace(bad, variant="onnx", error="onnx/4 at 20x20: no")
+    assert forecast.as_text([bad, fine, other]).splitlines()[-2] == "onnx-lean, onnx: no", "a reason is told once"
+    assert forecast.as_text([bad, other], 64 * MIB) == "onnx-lean, onnx: no", "and alone where nothing is known"
 
 
 # Held against trials
@@ -132,6 +137,8 @@ def test_from_a_shell(tmp_path, capsys, monkeypatch):
     assert main(["forecast", path, "--size", "120x160", "--limit", "1GiB", "--threads", "1"]) == 0
     said = capsys.readouterr().out
     assert "onnx-lean" in said and "fits 1,024 MiB" in said and "yes" in said
+    assert main(["forecast", path, "--size", "120x160", "--limit", "2MiB", "--threads", "1"]) == 1, "nothing fits"
+    assert capsys.readouterr().out.splitlines()[1].endswith(" no")
     assert main(["forecast", path, "--size", "2x2"]) == 2
     assert "too small for a forecast" in capsys.readouterr().err
 

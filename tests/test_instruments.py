@@ -137,3 +137,8 @@ def test_two_never_write_into_one_folder(tmp_path, put):
 def test_nothing_to_read(tmp_path):
     with pytest.raises(NotMeasured, match="the instruments were not tested"):
         instruments.read(tmp_path)
+
+
+def test_tracking_that_was_not_timed_yet_is_not_measured():
+    with pytest.raises(NotMeasured, match="tracking was not timed"):
+        instruments.tracking_cost(pd.DataFrame(columns=instruments.COLUMNS))

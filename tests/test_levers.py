@@ -241,7 +241,7 @@ def made_up(tmp_path):
     parity.assign(weights="", height=264, width=136, error="").to_csv(
         done.folder / "levers" / "parity.csv", index=False
     )
-    psnr = pd.DataFrame([{"variant": "lever.onnx-float16", "height": 256, "width": 256, "psnr": 61.5}])
+    psnr = pd.DataFrame([("lever.onnx-float16", "default", 256, 256, 61.5)], columns=measured.PSNR)
     psnr.to_csv(done.folder / "levers" / "psnr.csv", index=False)
     return done
 

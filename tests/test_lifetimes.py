@@ -168,7 +168,7 @@ def test_what_the_export_takes(exported):
 def test_what_the_published_file_takes(published):
     """There nothing reads the map less the means again, so that writing in place is enough."""
     assert [per_pixel(published, one) for one in SCHEDULES] == pytest.approx([1548, 1036, 1036], abs=0.01)
-    with pytest.raises(Error, match="/Concat does not take a picture of this size"):
+    with pytest.raises(Error, match="its Concat /Concat takes other sides"):
         peak(published, 60, 60)
 
 

@@ -90,6 +90,16 @@ def test_the_command(studies, tmp_path, capsys):
     assert parts == sorted(parts) and "holds on one, slow; does not hold on other" in said
 
 
+def test_a_study_that_is_not_finished_says_so(tmp_path):
+    described = machines.described(
+        {"one": fabricate(tmp_path / "one"), "half": fabricate(tmp_path / "half", trials=80)}
+    )
+    assert described.loc["study"].to_dict() == {
+        "one": "tiny, 40 trials, 2026-11-22",
+        "half": "tiny, 40 of 80 trials, 2026-11-22",
+    }
+
+
 @pytest.mark.parametrize("names", [["one"], ["one", "one"], ["one", "nowhere"]])
 def test_what_is_not_two_studies(studies, tmp_path, capsys, names):
     assert main(["compare", *(str(tmp_path / name) for name in names)]) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
-from onnx_models import classifier, denoiser, gated, unet
+from onnx_models import FREE, Builder, classifier, denoiser, gated, unet
 
 import udnet
 from udnet import Error
@@ -93,6 +93,23 @@ def test_a_size_that_the_file_does_not_take(tmp_path):
         tall.feed(64, 64)
 
 
+def test_a_size_that_is_fixed_within(tmp_path):
+    build = Builder()
+    y = build.add("MatMul", "x", build.constant(np.ones((24, 8), np.float32)))
+    path = build.save(tmp_path / "m.onnx", {"x": (TensorProto.FLOAT, FREE)}, {y: TensorProto.FLOAT})
+    graphs.need_size(onnx_file.read(path), 16, 24)
+    with pytest.raises(Error) as refused:
+        graphs.need_size(onnx_file.read(path), 16, 25)
+    said = "takes no picture of 16x25: its MatMul matmul_0 takes other sides; give the size that it was made for"
+    assert str(refused.value) == f"{path}: {said}"
+
+
+def test_a_file_that_is_none(tmp_path):
+    for path, fault in ((tmp_path / "absent.onnx", "there is no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(Error, match=f"{path}: {fault}; name an .onnx$"):
+            onnx_file.read(path)
+
+
 def test_a_size_that_does_not_fit_within(tmp_path):
     file = onnx_file.read(unet(tmp_path / "m.onnx"))
     graphs.need_size(file, 64, 72)
@@ -104,7 +121,7 @@ def test_a_size_that_does_not_fit_within(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "the input features is batchxlength: give its shape, such as features=1x8"),
+        ([], "the input features is batchxlength: give its shape, as in --input features=1x8"),
         (["features=1x"], "no input 'features=1x': give its name and its shape, as in mask=1x77"),
         (["features"], "no input 'features'"),
         (["nothing=1x2"], "has no input nothing: its inputs are features, x, mask"),
@@ -212,6 +229,26 @@ def test_a_study_of_a_model(tmp_path, monkeypatch):
     assert set(done.parity.error) == {"skipped: no other runtime is installed that takes this file"}
     assert done.machine["weights"].startswith("weights: m.onnx (sha256 ")
     assert done.machine["files"].keys() == {"onnx"}
+
+
+def test_a_study_of_a_model_with_a_free_input(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "_reference", lambda one: None)
+    build = Builder()
+    y = build.add("Identity", "x")
+    inputs = {"x": (TensorProto.FLOAT, FREE), "m": (TensorProto.FLOAT, ("b", "k"))}
+    path = build.save(tmp_path / "m.onnx", inputs, {y: TensorProto.FLOAT})
+    (tmp_path / "grid.toml").write_text(GRID)
+    command = ["study", "--grid", str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out"), "--model", str(path)]
+    assert main(command) == 2 and "give its shape, as in --input m=1x8" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--input", "m=1x8"]) == 0
+    assert main([*command, "--input", "m=1x9"]) == 2, "inputs are not mixed"
+    assert "holds a study of another grid" in capsys.readouterr().err
+    with pytest.raises(Error, match="m=1x8: an input of no model: name an ONNX file"):
+        grid.read_grid(tmp_path / "grid.toml", inputs=["m=1x8"])
+    (tmp_path / "grid.toml").write_text(f"{GRID}inputs = ['m=1x8']\n")
+    with pytest.raises(Error, match="m=1x8: an input of no model: name an ONNX file"):
+        grid.read_grid(tmp_path / "grid.toml")
 
 
 def test_parity_of_a_model_with_another_runtime(tmp_path, monkeypatch):

@@ -16,10 +16,11 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
-from conftest import REPO
+from conftest import REPO, heed_signals
 from made_up_studies import COSTS, fabricate
 
 from udnet import Error
+from udnet.__main__ import main
 from udnet.analysis import capacity, prediction
 from udnet.pages import notebooks, publish, report
 from udnet.trials import study, tables
@@ -126,16 +127,17 @@ def test_parameters_leave_no_trace_in_a_notebook_that_is_run_in_place(tmp_path):
     assert nbformat.read(path, 4).cells[1].source == SET[1]
 
 
-def test_parameters_of_a_notebook_are_the_names_that_its_tagged_cell_sets(tmp_path):
+def test_parameters_of_a_notebook_are_what_its_tagged_cell_sets(tmp_path):
     path = notebook(
         tmp_path / "one.ipynb",
         "a = 1",
-        ("parameters", 'b = [\n    "x",\n]\nc = d = None\nf, g = 1, 2\nprint(b)'),
+        ("parameters", 'b = [\n    "x",\n]\nc = d = None\nf, g = 1, 2\nh, i = [*b], len(b)\nprint(b)'),
         "e = 2",
     )
-    cell, names = notebooks.parameters_of(nbformat.read(path, 4))
-    assert cell.source.startswith("b = ") and names == ["b", "c", "d", "f", "g"]
-    assert notebooks.parameters_of(nbformat.read(notebook(path, "a = 1"), 4)) == (None, [])
+    cell, defaults = notebooks.parameters_of(nbformat.read(path, 4))
+    assert cell.source.startswith("b = ")
+    assert defaults == {"b": ["x"], "c": None, "d": None, "f": 1, "g": 2, "h": [], "i": None}
+    assert notebooks.parameters_of(nbformat.read(notebook(path, "a = 1"), 4)) == (None, {})
 
 
 @pytest.mark.parametrize(
@@ -153,11 +155,53 @@ def test_a_parameter_is_a_value_or_a_text(text, parameter):
     assert notebooks.parse(text) == parameter
 
 
-def test_a_parameter_is_the_path_of_what_is_there(tmp_path, monkeypatch):
+KINDS = (
+    "parameters",
+    "study, others, weights = '../published', ['../intel'], None\nsize, sizes, every = '64x64', ['64x64'], [*'ab']\n"
+    "room, threads, live, tried = 0.1, 2, True, {'onnx': 1}",
+)
+
+
+def test_parameters_are_the_paths_of_what_is_there(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "one.ipynb", KINDS, "print(study, others, weights, size, sizes, every)")
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert notebooks.parse("study=there") == ("study", str(tmp_path / "there"))
-    assert notebooks.parse("study=absent") == ("study", "absent")
+    given = {"study": "there", "others": ["there", "absent"], "weights": "there"}
+    given |= {"size": "there", "sizes": ["there"], "every": ["there"]}  # none of these is a path
+    assert notebooks.run(path, tmp_path / "out", given) == []
+    there = str(tmp_path / "there")
+    assert printed(tmp_path / "out" / "one.ipynb")[1] == (
+        f"{there} {[there, 'absent']} {there} there ['there'] ['there']\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("room", "much", "no room 'much': give a number, such as 0.1"),
+        ("room", True, "no room True: give a number, such as 0.1"),
+        ("threads", 2.5, "no threads 2.5: give a whole number, such as 2"),
+        ("live", 1, "no live 1: give True or False, such as True"),
+        ("size", 64, "no size 64: give a text, such as '64x64'"),
+        ("study", None, "no study None: give a text, such as '../published'"),
+        ("sizes", "64x64", "no sizes '64x64': give a list, such as ['64x64']"),
+        ("sizes", [64], "no sizes [64]: give a list, such as ['64x64']"),
+        ("every", "onnx", "no every 'onnx': give a list"),
+        ("tried", [], "no tried []: give a dict, such as {'onnx': 1}"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_refused_before_it_runs(tmp_path, name, value, said):
+    path = notebook(tmp_path / "one.ipynb", KINDS)
+    with pytest.raises(Error) as refused:
+        notebooks.run(path, tmp_path / "out", {name: value})
+    assert str(refused.value) == f"one.ipynb: {said}" and not (tmp_path / "out").exists()
+
+
+def test_a_parameter_of_its_kind_is_taken(tmp_path):
+    path = notebook(tmp_path / "one.ipynb", KINDS, "print(room, live, sizes, every, weights)")
+    given = {"room": 1, "live": False, "sizes": [], "every": [1], "weights": 3}
+    assert notebooks.run(path, tmp_path / "out", given) == []
+    assert printed(tmp_path / "out" / "one.ipynb")[1] == "1 False [] [1] 3\n"
 
 
 @pytest.mark.parametrize("text", ["study", "", "=x", "a b=1", "1=2"])
@@ -175,13 +219,16 @@ def test_running_one_refuses_what_it_does_not_know_before_it_runs(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_running_one_that_fails_says_where_to_look(tmp_path):
-    path = notebook(tmp_path / "one.ipynb", "# One", SET, "1 / len(sizes)")
-    with pytest.raises(
-        Error, match=r"^one\.ipynb, cell 2: ZeroDivisionError: division by zero; see .*/out/one\.ipynb$"
-    ):
-        notebooks.run(path, tmp_path / "out", {"sizes": []})
-    assert "sizes = []" in (tmp_path / "out" / "one.ipynb").read_text()
+def test_running_one_that_fails_says_where_to_look_and_keeps_an_earlier_one(tmp_path, capfd):
+    path, out = notebook(tmp_path / "one.ipynb", "# One", SET, "1 / len(sizes)"), tmp_path / "out"
+    assert main(["notebook", str(path), "--out", str(out)]) == 0
+    before = (out / "one.ipynb").read_bytes()
+    capfd.readouterr()
+    assert main(["notebook", str(path), "-p", "sizes=[]", "--out", str(out)]) == 1
+    said = "udnet: one.ipynb, cell 2: ZeroDivisionError: division by zero; see "
+    assert capfd.readouterr() == ("", f"{said}{out}/failed-one.ipynb\n")
+    assert (out / "one.ipynb").read_bytes() == before
+    assert "sizes = []" in (out / "failed-one.ipynb").read_text()
 
 
 def test_what_a_notebook_said_by_the_tags_of_its_cells():
@@ -220,7 +267,7 @@ def test_a_failing_notebook_is_one_line_and_the_others_are_run(tmp_path, capsys)
     assert re.fullmatch(r"03-warns.ipynb, cell 2: wrote to stderr: .*UserWarning: too old", failures[2])
     assert len(failures) == 3
     lines = re.findall(r"^udnet: .*", capsys.readouterr().err.replace("\r", "\n"), re.MULTILINE)
-    assert sorted(lines) == [f"udnet: {line}" for line in failures]
+    assert sorted(lines) == [f"udnet: {line}; see {tmp_path / 'out' / line.partition(',')[0]}" for line in failures]
     assert printed(tmp_path / "out" / "01-raises.ipynb") == ["so far\n", "", ""], "kept to be looked into"
     assert printed(tmp_path / "out" / "04-works.ipynb") == ["done\n"]
 
@@ -260,7 +307,8 @@ try:
 except (KeyboardInterrupt, SystemExit) as end:
     print(type(end).__name__)
 """
-    with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
+    about = {"cwd": REPO, "stdout": subprocess.PIPE, "text": True, "preexec_fn": heed_signals}
+    with subprocess.Popen([sys.executable, "-c", code], **about) as process:
         while not (told.exists() and told.read_text()) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(getattr(signal, name))

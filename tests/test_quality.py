@@ -168,7 +168,7 @@ def test_a_table_is_kept_where_it_has_all_that_is_asked_for(tmp_path, photograph
             quality.run(out)
     assert "published weights" in set(quality.run(out, published=prepared.DEFAULT).method)
     (out / quality.FILE).write_text("no,table\n1,2\n")
-    with pytest.raises(Error, match=r"quality\.csv: damaged .*: remove it"):
+    with pytest.raises(Error, match=r"quality\.csv: damaged .*: put it back"):
         quality.run(out)
 
 

@@ -186,7 +186,8 @@ def test_ncnn_has_the_threads_and_the_precision(tiny, tmp_path):
 def test_a_runtime_that_is_not_there_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     variant = runtimes._variant("ncnn", "", None, (), "ncnn", "pnnx")
-    assert variant.missing == 'ncnn and pnnx not installed: pip install -e ".[runtimes]"'
+    remedy = "make extras, or pip install -c requirements.lock -e '.[runtimes]'"
+    assert variant.missing == f"ncnn and pnnx not installed: {remedy}"
     monkeypatch.setitem(compared.VARIANTS, "ncnn", variant)
     for use in (lambda: trial.run(trial.Trial("ncnn", 16, 16, 1)), lambda: enhancer.load("ncnn")):
         with pytest.raises(Error, match="ncnn cannot run here: ncnn and pnnx not installed"):

@@ -1,5 +1,7 @@
 """ONNX files of anybody's: which are taken, what is left of them, and what is said against the others."""
 
+import re
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -131,8 +133,14 @@ def test_a_network_of_ones_own_says_what_is_wrong_in_one_line(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match=r"m\.onnx: not an ONNX file, or cut short; get the file again"):
         OnnxNetwork(tmp_path / "m.onnx", 1)
-    with pytest.raises(CheckpointError, match=r"none\.onnx: ONNX Runtime refuses it"):
+    with pytest.raises(CheckpointError, match=rf"none\.onnx: ONNX Runtime refuses it: .*; {sessions.MADE_ANEW}$"):
         OnnxNetwork(tmp_path / "none.onnx", 1)
+
+
+def test_a_long_refusal_ends_with_a_whole_word():
+    refusal = onnxruntime.capi.onnxruntime_pybind11_state.Fail("word " * 200)
+    said = str(sessions.refused(refusal, "m.onnx"))
+    assert re.fullmatch(rf"m\.onnx: ONNX Runtime refuses it: (word ){{90,}}\[\.\.\.\]; {sessions.MADE_ANEW}", said)
 
 
 def test_what_is_not_the_file_s_fault_is_passed_on():

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO, soon
+from conftest import REPO, heed_signals, soon
 from own_variants import own
 
 from udnet import Error
@@ -205,7 +205,7 @@ def test_what_is_there_is_kept(done):
 
 
 def test_reading_what_is_not_there(tmp_path):
-    with pytest.raises(Error, match=r"no study in .*absent: run python -m udnet study"):
+    with pytest.raises(Error, match=r"no study in .*absent: run `udnet study --out"):
         tables.read(tmp_path / "absent")
 
 
@@ -226,16 +226,49 @@ def test_a_damaged_study_is_one_line(done, tmp_path, name, spoil):
         tables.read(folder)
 
 
+def test_a_study_that_has_lost_its_trials_or_its_machine_is_one_line(done, tmp_path):
+    folder = shutil.copytree(done.folder, tmp_path / "study")
+    (folder / "trials.csv").unlink()
+    for read in (tables.read, lambda folder: study.run(done.folder.parent / "small.toml", folder, progress=False)):
+        with pytest.raises(Error, match=r"trials\.csv: is missing: put it back, or remove its folder"):
+            read(folder)
+    shutil.copy(done.folder / "trials.csv", folder)
+    (folder / "machine.json").unlink()
+    with pytest.raises(Error, match=r"machine\.json: is missing: put it back, or remove its folder"):
+        study.run(done.folder.parent / "small.toml", folder, progress=False)
+    assert not (folder / "machine.json").exists()
+
+
+def test_a_study_that_has_just_begun_can_be_read(grid, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(study, "_check_parity", lambda *_: seen.append(tables.read(tmp_path / "out")))
+    study.run(grid(block("SAME")), tmp_path / "out", progress=False)
+    assert seen[0].trials.empty and seen[0].counted == "0 of 1 trials"
+    assert tables.read(tmp_path / "out").counted == "1 trials"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "name,a_bytes\nx,1", "name\nx\n", "name,a_bytes\nx,many\n", "name,a_bytes\nx,1\nx,1,2\n"]
+)
+def test_a_damaged_table_is_one_line(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text("name,a_bytes\nx,1\n")
+    assert tables.read_table(path, ["name", "a_bytes"]).to_dict("list") == {"name": ["x"], "a_bytes": [1]}
+    path.write_text(text)
+    with pytest.raises(Error, match=r"table\.csv: damaged \(\w+\): put it back, or remove it, and it is made again$"):
+        tables.read_table(path, ["name", "a_bytes"])
+
+
 # Going on
+
+
+def forget_trials(out):
+    """Leave of the trials' table its header."""
+    files.write_csv(out / "trials.csv", tables.typed(pd.DataFrame()))
 
 
 def start(path, out):
     """The command, as a user runs it; what it prints is kept."""
-
-    def heed_signals():  # the background jobs of a shell ignore Ctrl-C, those of nohup that the terminal has gone
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
     command = [sys.executable, "-m", "udnet", "study", "--grid", str(path), "--out", str(out)]
     # where a killed one leaves its trial's folder, and what WAITS waits for
     here = os.environ | {"TMPDIR": str(path.parent), "WAIT_WHILE": str(path.parent / "wait")}
@@ -285,7 +318,7 @@ def test_goes_on_after(name, code, grid, tmp_path):
 def test_a_trial_stopped_between_its_tables_is_run_again(grid, tmp_path):
     path, out = grid(block("STAGED", more="timeline = true")), tmp_path / "out"
     study.run(path, out, progress=False)
-    (out / "trials.csv").unlink()  # written last
+    forget_trials(out)  # they are written last
     again = study.run(path, out, progress=False)
     assert again.timelines.seconds.is_monotonic_increasing, "one timeline, not two"
     assert len(again.stages) == 4
@@ -313,13 +346,21 @@ def test_another_grid_is_refused(done, grid):
     assert {path: path.read_bytes() for path in done.folder.iterdir()} == before
 
 
-@pytest.mark.parametrize(("key", "value"), [("processor", "abacus"), ("memory_bytes", 640_000), ("packages", {})])
-def test_another_machine_is_refused(done, tmp_path, key, value):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("processor", "abacus", "another processor"),
+        ("memory_bytes", 640_000, "another memory"),
+        ("packages", {}, "other packages"),
+        ("huge_pages", "none", "other huge pages"),
+    ],
+)
+def test_another_machine_is_refused(done, tmp_path, key, value, said):
     out = tmp_path / "out"
     out.mkdir()
     machine = done.machine | {key: value}
     (out / "machine.json").write_text(json.dumps(machine))
-    with pytest.raises(Error, match=f"of another {key.removesuffix('_bytes')}"):
+    with pytest.raises(Error, match=f"of {said}: give another"):
         study.run(done.folder.parent / "small.toml", out, progress=False)
     assert [path.name for path in out.iterdir()] == ["machine.json"]
 
@@ -419,7 +460,7 @@ def test_outputs_are_compared_at_every_size_that_a_grid_names(grid, tmp_path, mo
             "DARKER_WHEN_LARGE/64x64/t1/r0": "error",
             "DARKER_WHEN_LARGE/16x16/t1/r0": "error",
         }
-        (out / "trials.csv").unlink()
+        forget_trials(out)
 
 
 @pytest.mark.parametrize("head", ["parity_size = []", "parity_limit = 0", "parity_limit = nan"])
@@ -448,4 +489,4 @@ def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
         assert "differs from" in refused.error["brighter"]
         assert "1.0e-03" in refused.error["brighter"]
         assert refused.error["fails-on-weights"] == "RuntimeError: the first line"
-        (out / "trials.csv").unlink()
+        forget_trials(out)

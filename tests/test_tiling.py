@@ -297,7 +297,7 @@ def test_a_variant_for_a_limit_by_name():
     assert catalogue.find("pytorch-tiled@1GiB+jemalloc").load.keywords == {"limit": 1024 * MIB}
     with pytest.raises(Error, match="pytorch has no plan for a memory limit: choose a tiled variant"):
         catalogue.find("pytorch@512MiB")
-    with pytest.raises(Error, match="no size 'much'"):
+    with pytest.raises(Error, match="no memory limit 'much'"):
         catalogue.find("onnx-tiled@much")
 
 

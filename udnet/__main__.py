@@ -1,7 +1,7 @@
 """The command line: `python -m udnet COMMAND`.
 
-Exit codes: 0 done; 1 a trial or a picture failed, the rest is done and kept; 2 the request is wrong, nothing written;
-130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+Exit codes: 0 done; 1 a trial, a picture or a notebook failed, the rest is done and kept, or nothing fits; 2 the request
+is wrong, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import argparse
@@ -177,6 +177,7 @@ def parser():
     one.add_argument("--out", type=_path, help="default: data/results/local/GRID")
     one.add_argument("--weights", metavar="FILE", help=".pth or .onnx (default: data/weights, else the embedded ones)")
     one.add_argument("--model", metavar="FILE", help="any ONNX file in UDnet's place, by those variants that take one")
+    _inputs(one)
     _cluster(one, "run the whole grid on every machine there, each into a folder of OUT")
 
     one = command(export, "write weights as an ONNX file, parity checked")
@@ -373,16 +374,22 @@ def measure(arguments):
 
     height, width = images.parse_size(arguments.size)
     threads = machine.threads(arguments.threads)
-    model = {"model": arguments.model, "inputs": tuple(arguments.inputs)}
-    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights, **model)
+    one = trial.Trial(arguments.variant, height, width, threads, weights=arguments.weights, **_model(arguments))
     failed = False
     for repeat in trange(arguments.repeats, desc=one.name, unit="trial", leave=False, disable=None):
         result = trial.run(replace(one, repeat=repeat), limit=arguments.memory_limit)
         failed |= result.status != "ok"
-        said = _as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result)
+        said = (
+            _as_json(one, repeat, result) if arguments.json else _as_text(one, repeat, result, arguments.memory_limit)
+        )
         tqdm.write(said)
         sys.stdout.flush()
     return 1 if failed else 0
+
+
+def _model(arguments):
+    """What runs in UDnet's place, for a trial or a study."""
+    return {"model": arguments.model, "inputs": tuple(arguments.inputs)}
 
 
 def _as_json(one, repeat, result):
@@ -399,8 +406,9 @@ def _as_json(one, repeat, result):
     )
 
 
-def _as_text(one, repeat, result):
-    from udnet.system.memory import MIB
+def _as_text(one, repeat, result, limit):
+    from udnet.system import guard
+    from udnet.system.memory import MIB, mib
 
     model = f" {one.model}" if one.model else ""
     size = f"{one.height}x{one.width}"
@@ -413,6 +421,8 @@ def _as_text(one, repeat, result):
             lines.append(
                 f"{row['phase']:12} {row['seconds'] / row['runs']:9.3f} " + " ".join(f"{s:9.1f}" for s in sizes)
             )
+    if limit and result.status == "ok" and max(row["peak_bytes"] for row in result.rows) > limit:
+        lines.append(f"a peak above {mib(limit)}, the limit: {guard.uncounted()}")
     return "\n".join(lines)
 
 
@@ -431,7 +441,8 @@ def forecast(arguments):
         about = {"threads": arguments.threads, "inputs": arguments.inputs, "begin": begin}
         found += forecast.forecast(arguments.model, arguments.size, **about)
     print(forecast.as_text(found, arguments.limit))
-    return 1 if any(one.error for one in found) else 0
+    nothing_fits = arguments.limit and all(one.fits(arguments.limit) == "no" for one in found)
+    return 1 if nothing_fits or any(one.error for one in found) else 0
 
 
 def plan(arguments):
@@ -457,7 +468,11 @@ def _fitted(study):
     from udnet.analysis import capacity
     from udnet.trials import tables
 
-    return capacity.models(tables.read(study))
+    try:
+        return capacity.models(tables.read(study))
+    except NotMeasured as reason:
+        remedy = f"run a grid that has as many; why trials failed is in {study / 'trials.csv'}"
+        raise Error(f"{study}: {reason}: {remedy}") from None
 
 
 def study(arguments):
@@ -466,7 +481,7 @@ def study(arguments):
         return max([_say_study(done) for done in _studies(arguments)])
     from udnet.trials.study import run
 
-    return _say_study(run(arguments.grid, arguments.out, arguments.weights, model=arguments.model))
+    return _say_study(run(arguments.grid, arguments.out, arguments.weights, **_model(arguments)))
 
 
 def _studies(arguments):
@@ -478,7 +493,8 @@ def _studies(arguments):
     with workers.connected(arguments.cluster, threads=1) as client:
         from udnet.cluster import studies
 
-        return studies.run(client, arguments.grid, arguments.out, arguments.weights, arguments.model).values()
+        about = arguments.grid, arguments.out, arguments.weights
+        return studies.run(client, *about, **_model(arguments)).values()
 
 
 def _say_study(done):
@@ -486,8 +502,9 @@ def _say_study(done):
         return _tell(f"{done}; the same command goes on", 1)
     failed = done.trials[done.trials.status != "ok"]
     print(f"{done.folder}: {done.trials.trial.nunique()} trials, {len(failed)} ended otherwise than ok")
-    for row in failed.itertuples():
-        print(f"  {row.trial}: {row.status}, {row.error}")
+    for (status, error), alike in failed.groupby(["status", "error"], sort=False):
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        print(f"  {alike.trial.iloc[0]}{more}: {status}, {error}")
     return 1 if len(failed) else 0
 
 
@@ -621,8 +638,10 @@ def notebook(arguments):
 
     known = {path.stem.partition("-")[0].lstrip("0"): path for path in publish.sources()}
     path = known.get(arguments.notebook.lstrip("0"), Path(arguments.notebook))
-    notebooks.run(path, arguments.out, dict(map(notebooks.parse, arguments.parameters)))
+    if notebooks.run(path, arguments.out, dict(map(notebooks.parse, arguments.parameters))):
+        return 1
     print(arguments.out / path.name)
+    return 0
 
 
 def reproduce(arguments):

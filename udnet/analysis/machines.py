@@ -269,15 +269,13 @@ def as_text(studies):
 def described(studies):
     """What each machine is and what was run on it, a column a machine."""
     facts = {
-        "processor": lambda one: f"{one['processor']}, {one['cores']} cores",
-        "memory": lambda one: f"{one['memory_bytes'] / 2**30:.1f} GiB",
-        "system": lambda one: f"{one['system']} {one['kernel']}, {one['allocator']}",
-        "study": lambda one: f"{one['grid']}, {one['trials']} trials, {one['date'][:10]}",
-        "commit": lambda one: one["commit"],
+        "processor": lambda one: f"{one.machine['processor']}, {one.machine['cores']} cores",
+        "memory": lambda one: f"{one.machine['memory_bytes'] / 2**30:.1f} GiB",
+        "system": lambda one: f"{one.machine['system']} {one.machine['kernel']}, {one.machine['allocator']}",
+        "study": lambda one: f"{one.machine['grid']}, {one.counted}, {one.machine['date'][:10]}",
+        "commit": lambda one: one.machine["commit"],
     }
-    return pd.DataFrame(
-        {name: {fact: tell(one.machine) for fact, tell in facts.items()} for name, one in studies.items()}
-    )
+    return pd.DataFrame({name: {fact: tell(one) for fact, tell in facts.items()} for name, one in studies.items()})
 
 
 def shown(table, studies):

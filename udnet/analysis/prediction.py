@@ -115,6 +115,7 @@ class Answer:
     counted_bytes: float  # what a control group counts of the peak
     seconds: float  # of the first picture of its size
     scratch_bytes: float  # of its scratch file
+    or_more: bool = False  # it is the largest picture that the model can tell of, not the largest that fits
 
 
 def ask(known, limit=None, size=None):
@@ -133,7 +134,9 @@ def ask(known, limit=None, size=None):
         about = (*shape, None if limit is None else limit - BESIDE)
         peak = model.peak(*about)
         scratch = model.plan(*about).scratch_bytes if model.disk else 0
-        found.append(Answer(model.variant, *shape, least, peak, peak - model.files, model.seconds(*about), scratch))
+        costs = least, peak, peak - model.files, model.seconds(*about), scratch
+        at_edge = size is None and bool(np.isnan(model.limit(shape[0] + 8, shape[1] + 8)))
+        found.append(Answer(model.variant, *shape, *costs, at_edge))
     return sorted(found, key=lambda one: (0 if size else -one.height, one.seconds))
 
 
@@ -159,10 +162,13 @@ def as_text(answers, limit=None):
         least, peak, counted = (f"{size / MIB:,.0f}" for size in (one.limit_bytes, one.peak_bytes, one.counted_bytes))
         least += "*" * (one.limit_bytes > installed)
         scratch = f"{one.scratch_bytes / MIB:,.0f}"
-        rows.append((one.variant, f"{one.height}x{one.width}", least, peak, counted, scratch, f"{one.seconds:,.1f}"))
+        picture = f"{one.height}x{one.width}{' or more' * one.or_more}"
+        rows.append((one.variant, picture, least, peak, counted, scratch, f"{one.seconds:,.1f}"))
     widths = [max(12, *map(len, column)) for column in zip(*rows, strict=True)]
     lines = [" ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
     lines += [f"* more than this machine's {memory.mib(installed)}"] if "*" in rows[-1][2] else []
+    if any(one.or_more for one in answers):
+        lines.append(f"or more: {BEYOND} times the largest side of the study, beyond which it can tell nothing")
     lines.append(
         "peak: of the whole process; of it counted: what is not mapped from files, which the kernel can drop;\n"
         "scratch: of a file on a disk; seconds: of the first picture, predicted for the machine of the study"

@@ -25,14 +25,14 @@ ATTEMPTS = 3  # workers of a machine that may be killed over one trial
 ASK_SECONDS = 2
 
 
-def run(client, grid, out, weights=None, model=None, progress=True):
+def run(client, grid, out, weights=None, model=None, progress=True, inputs=()):
     """Run what is missing of a grid into `out`/HOST for every machine of a cluster; by host, its `Study` or `Error`.
 
-    `grid`, `weights`, `model`: as `study.run` takes them.
+    `grid`, `weights`, `model`, `inputs`: as `study.run` takes them.
     """
     hosts = sorted({one.host for one in workers.about(client).values()})
     with ThreadPoolExecutor(len(hosts)) as pool:
-        todo = {host: pool.submit(_study, client, host, grid, out, weights, model, progress) for host in hosts}
+        todo = {host: pool.submit(_study, client, host, grid, out, weights, model, progress, inputs) for host in hosts}
         try:
             return {host: one.result() for host, one in todo.items()}
         except BaseException:
@@ -40,9 +40,9 @@ def run(client, grid, out, weights=None, model=None, progress=True):
             raise
 
 
-def _study(client, host, grid, out, weights, model, progress):
+def _study(client, host, grid, out, weights, model, progress, inputs):
     try:
-        return study.run(grid, Path(out) / host, weights, progress, model, There(client, host))
+        return study.run(grid, Path(out) / host, weights, progress, model, There(client, host), inputs)
     except Error as error:
         return error
 

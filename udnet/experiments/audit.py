@@ -26,6 +26,7 @@ from udnet.variants import allocators, ladder
 FOLDER = "audit"  # within the folder of the study that it belongs to
 BASES = ("pytorch-published", "pytorch", "onnx")  # what is run under every allocator
 LADDER_SIDE, ALLOCATOR_SIDE = 64, 256
+LIMIT = ["threads", "repeat", "per_second"]
 MATRIX_SIDE, PRODUCTS = 2048, 5
 
 
@@ -72,7 +73,7 @@ def read(folder):
         under.assign(base=parts[0], allocator=parts[2]),
         dict(zip(skipped.variant, skipped.error, strict=True)),
         protocol.read(out),
-        pd.read_csv(out / "limit.csv"),
+        tables.read_table(out / "limit.csv", LIMIT),
     )
 
 
@@ -82,7 +83,7 @@ def read(folder):
 def _measure_limit(out, repeats, progress):
     """How many multiply-adds a second a large product of matrices reaches: columns threads, repeat, per_second."""
     path = out / "limit.csv"
-    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    rows = tables.read_table(path, LIMIT).to_dict("records") if path.exists() else []
     done = {(row["threads"], row["repeat"]) for row in rows}
     jobs = [job for job in product(range(1, scaling.THREADS + 1), range(repeats)) if job not in done]
     for threads, repeat in tqdm(jobs, desc="multiply-adds", disable=not progress or not jobs):

@@ -14,13 +14,13 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from udnet import NotMeasured
 from udnet.analysis import scaling
 from udnet.experiments import jobs
 from udnet.experiments.other_kernels import KERNELS, OWN, Task
 from udnet.network.model import WIDTH
+from udnet.trials import tables
 
 FILE = "convolutions.csv"
 YARDSTICK = "product of matrices"
@@ -46,7 +46,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no other kernels were tried")
-    table = pd.read_csv(path)
+    table = tables.read_table(path, COLUMNS)
     table["rate"] = table.operations / table.seconds
     yardstick = table[table.kernel == YARDSTICK].set_index(JOB).rate.rename("yardstick")
     table["share"] = table.rate / table.join(yardstick, on=JOB).yardstick

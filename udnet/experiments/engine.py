@@ -15,12 +15,11 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
-
 from udnet import NotMeasured
 from udnet.experiments import jobs
 from udnet.pictures import folders, photographs, scenes
 from udnet.system import files, memory
+from udnet.trials import tables
 from udnet.variants import enhancer
 from udnet.variants.variant import Variant
 
@@ -65,7 +64,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("the engine of a cluster was not measured")
-    table = pd.read_csv(path)
+    table = tables.read_table(path, COLUMNS)
     return table.assign(a_minute=60 / table.seconds)
 
 

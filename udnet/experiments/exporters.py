@@ -27,6 +27,7 @@ CANDIDATES = {  # by PyTorch's newer exporter (dynamo) or its older one, opset, 
     "dynamo-22-columns": (True, 22, True),
 }
 CHOSEN = "dynamo-18-columns"  # what `export` writes
+DIFFERENCES = ["candidate", "size", "largest_difference"]
 SIDE = 512
 PARITY_SIZES = ((1, 264, 136), (1, 784, 1040))  # the larger is where float32 sums over a whole image show
 
@@ -53,8 +54,8 @@ def _differences(graphs, weights):
     rows = []
     for name, path in graphs.items():
         for size, difference in export.differences(model, path, PARITY_SIZES):
-            rows.append({"candidate": name, "size": size, "largest_difference": difference})
-    return pd.DataFrame(rows)
+            rows.append((name, size, difference))
+    return pd.DataFrame(rows, columns=DIFFERENCES)
 
 
 def read(folder):
@@ -63,7 +64,8 @@ def read(folder):
     if not (folder / FOLDER / "differences.csv").exists():
         raise NotMeasured("the exporters were not measured")
     costs = scaling.costs(tables.read(folder / FOLDER).trials)
-    differences = pd.read_csv(folder / FOLDER / "differences.csv").groupby("candidate").largest_difference.max()
+    differences = tables.read_table(folder / FOLDER / "differences.csv", DIFFERENCES)
+    differences = differences.groupby("candidate").largest_difference.max()
     candidate = costs.weights.str.removesuffix(".onnx")
     return costs.assign(candidate=candidate, exact=candidate.map(differences) <= PARITY_LIMIT)
 

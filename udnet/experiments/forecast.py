@@ -30,7 +30,7 @@ from udnet.network import graphs, lifetimes, onnx_file, prepared
 from udnet.pictures import images
 from udnet.system import guard, machine
 from udnet.system.memory import MIB, mib
-from udnet.trials import trial
+from udnet.trials import tables, trial
 from udnet.variants import catalogue, scaled
 
 LEAST, MOST = 3, 12  # by what the sides of the large picture are divided: no less, and where that is too large, no more
@@ -188,7 +188,14 @@ def _at(tensors, points):
 
 
 def as_text(forecasts, limit=None):
-    """A table for a terminal of forecasts for one picture, for a limit in bytes or for none."""
+    """A table for a terminal of forecasts for one picture, for a limit in bytes or for none; why some failed, once."""
+    known, reasons = [one for one in forecasts if not one.error], {}
+    for one in forecasts:
+        if one.error:
+            reasons.setdefault(one.error.partition(": ")[2], []).append(one.variant)
+    failures = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    if not known:
+        return "\n".join(failures)
     columns = ["variant", "peak, MiB", "between", "least limit, MiB"]
     rows = [columns + ([f"fits {mib(limit)}"] if limit else [])]
     for one in forecasts:
@@ -197,8 +204,8 @@ def as_text(forecasts, limit=None):
         rows.append((said if not one.error else [one.variant, "-", "-", "-"]) + ([one.fits(limit)] if limit else []))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"{one.variant}: {one.error}" for one in forecasts if one.error]
-    first = forecasts[0]
+    lines += failures
+    first = known[0]
     pictures = ", ".join(f"{height}x{width}" for height, width in first.tried)
     graph = f"on the graph: {mib(first.tensors_bytes)} of tensors at once"
     graph = graph if first.tensors_bytes else "on the number of pixels: the graph's tensors cannot be counted"
@@ -248,4 +255,4 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no forecast was held against trials")
-    return pd.read_csv(path)
+    return tables.read_table(path, COLUMNS)

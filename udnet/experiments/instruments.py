@@ -63,12 +63,12 @@ def run(folder, repeats=5, progress=True):
 
 def read(folder):
     """The table of a study's folder: a row a reading, bytes and seconds."""
-    import pandas as pd
+    from udnet.trials import tables
 
     path = Path(folder) / "instruments.csv"
     if not path.exists():
         raise NotMeasured("the instruments were not tested")
-    return pd.read_csv(path, dtype={"seen_bytes": "Int64"})
+    return tables.read_table(path, COLUMNS, dtype={"seen_bytes": "Int64"})
 
 
 def tracking_cost(table):
@@ -77,6 +77,8 @@ def tracking_cost(table):
     The interval is that of the median of the pairs, 95 %, from the ranks of their ratios: no shape is assumed.
     """
     rows = table[table.question == "tracking"]
+    if rows.empty:
+        raise NotMeasured("tracking was not timed")
     seconds = rows.pivot_table(index=["repeat", "pair"], columns="instrument", values="seconds")
     costs = np.sort(seconds["tracked"] / seconds["untracked"] - 1)
     middle, reach = (len(costs) - 1) / 2, 1.96 * np.sqrt(len(costs)) / 2

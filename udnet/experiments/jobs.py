@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from udnet.system import files
+from udnet.trials import tables
 
 WHOLE = {"operations", "trials"}  # columns of whole numbers, as bytes are, also where a row has none
 
@@ -18,7 +19,7 @@ def run(path, columns, jobs, measure, progress=True):
 
     `jobs`: tuples of what their first columns say; a table has every row of a job or none.
     """
-    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    table = tables.read_table(path, columns) if path.exists() else pd.DataFrame(columns=columns)
     key = len(jobs[0])
     done = set(table[columns[:key]].itertuples(index=False, name=None))
     todo = [job for job in jobs if job not in done]

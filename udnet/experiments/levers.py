@@ -15,6 +15,7 @@ from udnet.trials.grid import Grid, interleaved
 from udnet.variants.levers import INEXACT, LEVERS, TILED
 
 FOLDER = "levers"  # within the folder of the study that they belong to
+PSNR = ["variant", "weights", "height", "width", "psnr"]
 SIZES = {(512, 512): 3, (1080, 1920): 1}  # repeats by height and width: a large picture takes its time
 
 
@@ -56,7 +57,7 @@ def _psnr(size, weights=None):
     for name in (one.variant for one in LEVERS if one.change in INEXACT.values()):
         if (enhanced := pixels(name)) is not None:
             rows.append({"variant": name, **about, "psnr": metrics.psnr(enhanced, expected)})
-    return pd.DataFrame(rows, columns=["variant", *about, "psnr"])
+    return pd.DataFrame(rows, columns=PSNR)
 
 
 def psnr(folder):
@@ -64,7 +65,7 @@ def psnr(folder):
     path = folder / FOLDER / "psnr.csv"
     if not path.exists():
         raise NotMeasured("the levers were not measured")
-    return pd.read_csv(path)
+    return tables.read_table(path, PSNR)
 
 
 def read(folder):

@@ -14,6 +14,7 @@ from udnet import NotMeasured
 from udnet.network import prepared
 from udnet.pictures import images, reference
 from udnet.system import files
+from udnet.trials import tables
 from udnet.variants import compared
 
 FILE = "locality.npz"
@@ -42,7 +43,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no pixel was changed")
-    with np.load(path) as file:
+    with files.reading(path, tables.AGAIN), np.load(path) as file:
         return Changes(np.float32(file["free"]), np.float32(file["held"]), str(file["weights"]))
 
 

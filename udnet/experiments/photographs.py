@@ -22,6 +22,7 @@ from udnet.analysis import scaling
 from udnet.pictures import reference
 from udnet.system import files, guard
 from udnet.system.memory import MIB
+from udnet.trials import tables
 
 FILE = "photographs.csv"
 COLUMNS = ("kind", "height", "width", "threads", "factor", "limit_bytes", "guard", "status", "peak_bytes")
@@ -84,7 +85,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no photograph was enhanced under a limit")
-    return pd.read_csv(path)
+    return tables.read_table(path, COLUMNS)
 
 
 def _least(photo, out, weights):

@@ -25,6 +25,7 @@ from udnet.experiments import exporters, jobs
 from udnet.network import converters, prepared
 from udnet.pictures import images, reference
 from udnet.system import files
+from udnet.trials import tables
 from udnet.variants import catalogue, runtimes
 
 FILE = "precision.csv"
@@ -75,7 +76,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no runtime was compared with float64")
-    table = pd.read_csv(path)
+    table = tables.read_table(path, COLUMNS)
     table["relative"] = table.rms_difference / table.rms
     return table
 

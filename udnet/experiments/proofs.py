@@ -64,4 +64,4 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("nothing was proved under a limit")
-    return pd.read_csv(path)
+    return tables.read_table(path, COLUMNS)

@@ -142,12 +142,12 @@ def run(folder, repeats=5, allocators=("",), weights=None, progress=True):
 
 def read(folder):
     """The table of a study's folder: a row a step, bytes and seconds; a script that could not run has an error."""
-    import pandas as pd
+    from udnet.trials import tables
 
     path = Path(folder) / "protocol.csv"
     if not path.exists():
         raise NotMeasured("the report's own steps were not run")
-    table = pd.read_csv(path, dtype={"rss_bytes": "Int64", "peak_bytes": "Int64", "side": "Int64"})
+    table = tables.read_table(path, COLUMNS, dtype={"rss_bytes": "Int64", "peak_bytes": "Int64", "side": "Int64"})
     return table.assign(**{name: table[name].astype(object).fillna("") for name in ("allocator", "step", "error")})
 
 

@@ -12,6 +12,7 @@ from udnet.network import prepared
 from udnet.pictures import metrics, photographs, scenes
 from udnet.pictures.folders import REFERENCE
 from udnet.system import files
+from udnet.trials import tables
 from udnet.variants.enhancer import load
 
 FILE = "quality.csv"
@@ -36,16 +37,14 @@ def run(folder, photographs=None, published=None, own=None, scenes=None):
     pictures = [(("scenes", str(seed)), partial(_scene, seed)) for seed in SCENES[:scenes]]
     if photographs:
         pictures += _photographs(photographs)
-    path = folder / FILE
-    if path.exists():
-        with files.reading(path, "remove it, and it is made again"):
-            known = pd.read_csv(path, dtype={"picture": str}, keep_default_na=False)[COLUMNS[:4]]
+    if (folder / FILE).exists():
+        known = read(folder)
         asked = {(*which, *method) for which, _ in pictures for method in captions.items()}
-        if asked <= set(known.itertuples(index=False, name=None)):
-            return pd.read_csv(path)
+        if asked <= set(known[COLUMNS[:4]].itertuples(index=False, name=None)):
+            return known
     with files.alone(folder):
-        files.write_csv(path, pd.DataFrame(_scores(pictures, captions, weights), columns=COLUMNS))
-    return pd.read_csv(path)
+        files.write_csv(folder / FILE, pd.DataFrame(_scores(pictures, captions, weights), columns=COLUMNS))
+    return read(folder)
 
 
 def read(folder):
@@ -53,7 +52,8 @@ def read(folder):
     path = folder / FILE
     if not path.exists():
         raise NotMeasured("the quality of the pictures was not scored")
-    return pd.read_csv(path)
+    names = dict.fromkeys(COLUMNS[:4], str)  # one may be "NA", or a number
+    return tables.read_table(path, COLUMNS, dtype=names, keep_default_na=False, na_values=dict.fromkeys(MEASURES, ""))
 
 
 MEASURES = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "uiqm": ("UIQM", ".2f"), "uciqe": ("UCIQE", ".3f")}
@@ -67,7 +67,7 @@ def table(scores):
         for name, (heading, form) in MEASURES.items():
             values = here[name].dropna()
             row[heading] = f"{scaling.average(values):{form}}" if len(values) else ""
-        row["weights"] = here.weights.fillna("").iloc[0].removeprefix("weights: ")
+        row["weights"] = here.weights.iloc[0].removeprefix("weights: ")
     shown = pd.DataFrame.from_dict(rows, orient="index")
     shown.index = pd.MultiIndex.from_tuples(shown.index, names=["set", "method"])
     return shown

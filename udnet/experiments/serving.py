@@ -101,13 +101,14 @@ def run(folder, repeats=3, grid=GRID, sizes=None, weights=None, limit=LIMIT, pro
 
 def read(folder):
     """The `Served` of a study's folder; seconds and bytes."""
-    import pandas as pd
+    from udnet.trials import tables
 
-    paths = [Path(folder) / name for name in (REQUESTS, TRIALS)]
-    if not paths[1].exists():
+    folder = Path(folder)
+    if not (folder / TRIALS).exists():
         raise NotMeasured("no server was tried")
-    read_one = partial(pd.read_csv, dtype=dict.fromkeys(WHOLE, "Int64") | {"error": "str"})
-    return Served(*(read_one(path).fillna({"error": ""}) for path in paths))
+    read_one = partial(tables.read_table, dtype=dict.fromkeys(WHOLE, "Int64") | {"error": "str"})
+    made = read_one(folder / REQUESTS, COLUMNS), read_one(folder / TRIALS, TRIAL_COLUMNS)
+    return Served(*(table.fillna({"error": ""}) for table in made))
 
 
 class _Growing:

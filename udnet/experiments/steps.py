@@ -17,13 +17,12 @@ from itertools import product
 from pathlib import Path
 from unittest import mock
 
-import pandas as pd
-
 import udnet
 from udnet import NotMeasured
 from udnet.experiments import convolutions, jobs
 from udnet.pictures import reference
 from udnet.tiled import kernels, plans, schedule, scratch, streams
+from udnet.trials import tables
 
 FILE = "steps.csv"
 JOB = ["variant", "height", "width", "repeat"]
@@ -60,7 +59,7 @@ def read(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise NotMeasured("no picture was enhanced step by step")
-    table = pd.read_csv(path)
+    table = tables.read_table(path, COLUMNS)
     is_yardstick = table.step == YARDSTICK
     yardstick = table[is_yardstick].set_index(JOB)
     table = table[~is_yardstick].reset_index(drop=True)

@@ -276,21 +276,21 @@ def save(state, out, source=None):
         torch.save(dict(state), file)
 
 
-def need_file(path):
-    """`CheckpointError` where there is no file with something in it that may be read."""
+def need_file(path, kinds="a .pth or an .onnx"):
+    """`CheckpointError` where there is no file with something in it that may be read; `kinds`: what to name."""
     fault = ""
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
-            fault = "is a folder, not a file of weights"
+            fault = f"is a folder; name {kinds}"
         elif not stat.S_ISREG(about.st_mode):  # to open a pipe would wait
-            fault = "is a device or a pipe, not a file of weights"
+            fault = f"is a device or a pipe; name {kinds}"
         elif not about.st_size:
             fault = "is empty; get the file again"
         else:
             path.open("rb").close()
     except (FileNotFoundError, ValueError):  # no file can have a zero byte in its name
-        fault = "there is no such file; name a .pth or an .onnx"
+        fault = f"there is no such file; name {kinds}"
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); name another file"
     if fault:

@@ -68,7 +68,11 @@ def need_size(file, height, width):
         if all(takes(file, *(side + more for side in up)) for more in (0, multiple)):
             which = f"give sides that are multiples of {multiple}, such as {up[0]}x{up[1]}"
             raise Unfit(f"{file.path}: takes no picture of {height}x{width}: {which}")
-    read(file, height, width)
+    try:
+        read(file, height, width)
+    except Unfit as error:
+        said = f"takes no picture of {height}x{width}: {error}; give the size that it was made for"
+        raise Unfit(f"{file.path}: {said}") from None
 
 
 def takes(file, height, width):
@@ -128,8 +132,8 @@ def _inferred(node, types, values, proto):
         raise Error(f"{name} ({node.op_type}) is not of ONNX's own operators: its bytes cannot be counted") from None
     try:
         return infer_node_outputs(schema, node, types, values, None, proto.opset_import, proto.ir_version)
-    except InferenceError as error:
-        raise Unfit(f"{name} does not take a picture of this size: {error}") from None
+    except InferenceError:
+        raise Unfit(f"its {node.op_type} {name} takes other sides") from None
 
 
 def _versions(proto):

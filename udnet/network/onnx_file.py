@@ -85,11 +85,11 @@ class OnnxFile(NamedTuple):
             return self.given[name]
         shape = self.inputs[name].shape
         if shape is None:
-            raise Error(f"{self.path}: the input {name} may have any shape: give one, such as {name}=1x8")
+            raise Error(f"{self.path}: the input {name} may have any shape: give one, as in --input {name}=1x8")
         sides = [side if isinstance(side, int) else known.get(side, None if at else 1) for at, side in enumerate(shape)]
         if None in sides:
             such = by([8 if side is None else side for side in sides])
-            raise Error(f"{self.path}: the input {name} is {by(shape)}: give its shape, such as {name}={such}")
+            raise Error(f"{self.path}: the input {name} is {by(shape)}: give its shape, as in --input {name}={such}")
         return tuple(sides)
 
 
@@ -101,7 +101,7 @@ def read(path, given=()):
     import onnx
 
     path = Path(path)
-    checkpoint.need_file(path)
+    checkpoint.need_file(path, "an .onnx")
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's own kinds

@@ -6,12 +6,14 @@ Imports ONNX Runtime where it needs it: a trial has it from elsewhere.
 import os
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 from udnet.network.checkpoint import CheckpointError, few, second_files
 from udnet.system.files import replacing, temporary_folder
 
 SIDE = 64  # of the picture that a file is tried with
+MADE_ANEW = "export it for the version of ONNX Runtime that is installed here"
 REMEDY = "where the weights are UDnet's, `udnet export` makes a file that takes any picture"
 OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation")
 
@@ -80,7 +82,7 @@ def opened(model, path):
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise refused(error, path) from None
+        raise refused(error, path, REMEDY) from None
 
 
 def run(session, x, path):
@@ -89,7 +91,7 @@ def run(session, x, path):
     try:
         return session.run([output.name], {picture.name: x})[0]
     except Exception as error:
-        raise refused(error, path) from None
+        raise refused(error, path, REMEDY) from None
 
 
 def ends(session, path):
@@ -123,7 +125,7 @@ def fitting(picture, size, path):
     return batch, 3, height, width
 
 
-def refused(error, path):
+def refused(error, path, remedy=MADE_ANEW):
     """An exception of ONNX Runtime's as one line about `path`; any other, and one about memory, as it is."""
     said = " ".join(str(error).split())
     if not type(error).__module__.startswith("onnxruntime") or any(word in said.lower() for word in OF_MEMORY):
@@ -132,7 +134,7 @@ def refused(error, path):
         return CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again")
     said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?", "", said)
     said = re.sub(r"\S+\.(cc|h):\d+ (\S+ (?=[A-Z])|.*?\) (?=\w))", "", said)  # where in its source
-    return CheckpointError(f"{path}: ONNX Runtime refuses it: {said[:300]}; {REMEDY}")
+    return CheckpointError(f"{path}: ONNX Runtime refuses it: {textwrap.shorten(said, 500)}; {remedy}")
 
 
 def _by(shape):

@@ -40,30 +40,66 @@ main .jp-MarkdownOutput pre { margin: .5rem 0 1rem }</style>
 """
 
 
-def execute(paths, out, parameters=None, at_once=1):
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+FAILED = "failed-"  # what a notebook that failed is kept as, before its name, where it would replace another
+
+
+def execute(paths, out, parameters=None, at_once=1, failed=""):
     """Run notebooks top to bottom and write them into the folder `out`, which may be where they are; `None`: nowhere.
 
     `parameters`: values for names of their cells tagged `parameters`; a notebook that has not all of them takes those
     it has. Written elsewhere, they show what they were run with. A notebook that fails, or that writes to stderr, is
-    one line on stderr; it is kept as far as it came unless that would replace the notebook itself, and the others are
-    run. `at_once`: how many run side by side. Returns those lines.
+    one line on stderr; it is kept as far as it came, as `failed` and its name, unless that would replace the notebook
+    itself, and the others are run. `at_once`: how many run side by side. Returns those lines.
     """
     with _environment() as environment, asyncio.Runner() as runner:
         loop = runner.get_loop()  # its own `run` would take Ctrl-C for the end of one task
         loop.add_signal_handler = _leave_signals_alone
-        return loop.run_until_complete(_execute_all(paths, out and Path(out), parameters or {}, at_once, environment))
+        about = out and Path(out), parameters or {}, at_once, environment, failed
+        return loop.run_until_complete(_execute_all(paths, *about))
 
 
 def run(path, out, parameters):
-    """Run one notebook into the folder `out`; `Error` where it has no such parameter, or fails (but is written)."""
+    """Run one notebook into the folder `out`, as `execute` does, with parameters that it has, of their kinds.
+
+    Paths of what is there are those from the current folder. One that fails is kept beside an earlier one that did not.
+    """
     if not path.is_file():
         raise Error(f"no notebook {path}: give the number or the path of one")
     with files.reading(path, "get the notebook again"):
-        _, names = parameters_of(nbformat.read(path, as_version=4))
-    if unknown := [name for name in parameters if name not in names]:
-        raise Error(f"{path.name} has no parameter {unknown[0]!r}: choose from {', '.join(names)}")
-    if failures := execute([path], out, parameters):
-        raise Error(f"{failures[0]}; see {out / path.name}")
+        _, defaults = parameters_of(nbformat.read(path, as_version=4))
+    for name, value in parameters.items():
+        if name not in defaults:
+            raise Error(f"{path.name} has no parameter {name!r}: choose from {', '.join(defaults)}")
+        if not _is_like(value, defaults[name]):
+            raise Error(f"{path.name}: no {name} {value!r}: give {_kind(defaults[name])}")
+    given = {name: _found(value, defaults[name]) for name, value in parameters.items()}
+    return execute([path], out, given, failed=FAILED)
+
+
+def _is_like(value, default):
+    """Whether a parameter is of its default's kind; a list also by its elements."""
+    if default is None:
+        return True
+    if isinstance(value, list) and isinstance(default, list):
+        return not default or all(_is_like(one, default[0]) for one in value)
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default)
+
+
+def _kind(default):
+    """What a parameter takes, in words."""
+    kind = KINDS.get(type(default), f"a {type(default).__name__}")
+    return kind if default == [] else f"{kind}, such as {default[:1] if isinstance(default, list) else default!r}"
+
+
+def _found(value, default):
+    """A parameter that may name a path, or several: from the current folder where something is there."""
+    if isinstance(value, list) and isinstance(default, list):
+        return [_found(one, default[0]) for one in value] if default else value
+    is_path = isinstance(value, str) and value and (default is None or "/" in default)
+    return str(Path(value).resolve()) if is_path and Path(value).exists() else value
 
 
 @contextmanager
@@ -81,11 +117,11 @@ def _environment():
             yield variables | {"HOME": str(made)}
 
 
-async def _execute_all(paths, out, parameters, at_once, environment):
+async def _execute_all(paths, out, parameters, at_once, environment, failed):
     turn, failures = asyncio.Semaphore(at_once), {}
     if out:
         files.make_folder(out)
-    with tqdm(total=len(paths), desc="notebooks", unit="notebook") as bar:
+    with tqdm(total=len(paths), desc="notebooks", unit="notebook", disable=None) as bar:
 
         async def one(path):
             async with turn:
@@ -93,11 +129,12 @@ async def _execute_all(paths, out, parameters, at_once, environment):
                 in_place = out and out.resolve() == path.parent.resolve()
                 problem = await _run(notebook, path.parent, parameters, environment, keep=not in_place)
                 _clean(notebook)
+                kept = out and not (problem and in_place) and out / (failed * bool(problem) + path.name)
+                if kept:
+                    files.write_text(kept, nbformat.writes(notebook) + "\n")
                 if problem:
                     failures[path] = f"{path.name}, {problem}"
-                    tqdm.write(f"udnet: {failures[path]}", file=sys.stderr)
-                if out and not (problem and in_place):
-                    files.write_text(out / path.name, nbformat.writes(notebook) + "\n")
+                    tqdm.write(f"udnet: {failures[path]}{f'; see {kept}' if kept else ''}", file=sys.stderr)
                 bar.update()
 
         await asyncio.gather(*map(one, paths))
@@ -105,23 +142,38 @@ async def _execute_all(paths, out, parameters, at_once, environment):
 
 
 def parameters_of(notebook):
-    """The cell tagged `parameters` and the names that it sets; None and none where there is no such cell."""
+    """The cell tagged `parameters` and the defaults that it sets, by name; None and none where there is no such cell.
+
+    Of what has to be run to be known, a list is empty, and anything else None.
+    """
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            targets = [one for node in ast.parse(cell.source).body for one in getattr(node, "targets", [])]
-            return cell, [one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
-    return None, []
+            nodes = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+            pairs = [_assigned(target, node.value) for node in nodes for target in node.targets]
+            return cell, {name: default for pair in pairs for name, default in pair}
+    return None, {}
+
+
+def _assigned(target, value):
+    """Each name that an assignment sets, and its value."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return [pair for one in zip(target.elts, value.elts, strict=True) for pair in _assigned(*one)]
+    try:
+        default = ast.literal_eval(value)
+    except ValueError:
+        default = [] if isinstance(value, ast.List) else None
+    return [(one.id, default) for one in ast.walk(target) if isinstance(one, ast.Name)]
 
 
 def parse(text):
-    """A parameter from NAME=VALUE: a Python literal, the path of something that is there, or a text as it stands."""
+    """A parameter from NAME=VALUE: a Python literal, or a text as it stands."""
     name, given, value = text.partition("=")
     if not given or not name.isidentifier():
         raise Error(f"no parameter {text!r}: give NAME=VALUE, as in study=build/study or variants=['onnx', 'pytorch']")
     try:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
-        return name, str(Path(value).resolve()) if value and Path(value).exists() else value
+        return name, value
 
 
 async def _run(notebook, cwd, parameters, environment, keep):

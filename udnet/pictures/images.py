@@ -76,6 +76,6 @@ def to_pixels(batch, height, width):
     rows = batch[0, :, :height, :width].transpose(1, 2, 0)
     for row, values in zip(pixels, rows, strict=True):  # one row at a time: no second picture of floats
         if not np.isfinite(values).all():
-            raise PictureError("the network gave values that are not finite: check its weights (python -m udnet check)")
+            raise PictureError("the network gave values that are not finite: check its weights by `udnet check`")
         row[:] = np.multiply(values.clip(0, 1), 255, dtype=np.float64) + 0.5
     return pixels

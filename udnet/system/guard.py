@@ -93,6 +93,13 @@ def kernel_kills():
     return 0
 
 
+def uncounted():
+    """Why a process may have a peak above the limit that it was held to, in words."""
+    if ControlGroup.possible():
+        return "it does not count what is mapped from files, such as libraries, which the kernel can drop"
+    return "a watchdog looks every few milliseconds, and has missed it"
+
+
 class ControlGroup:
     """A memory control group of its own for one child; the kernel kills what goes over."""
 

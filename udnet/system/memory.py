@@ -178,7 +178,7 @@ def parse_bytes(text):
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise Error(f"no size {text!r}: give bytes, or a unit as in 512MiB or 2GiB")
+        raise Error(f"no memory limit {text!r}: give one above zero, in bytes or with a unit, as in 512MiB")
     return size
 
 

@@ -32,12 +32,15 @@ class Grid:
     parity_sizes: tuple[tuple[int, int], ...] = (PARITY_SIZE,)  # of the pictures whose outputs are compared
 
 
-def read_grid(name, weights=None, model=None):
+def read_grid(name, weights=None, model=None, inputs=()):
     """A grid by name (`quick`, `full`) or from a TOML file: see the grids in `udnet/trials/grids` for what it may say.
 
     Trials are interleaved: all first repeats in a seeded random order, then all second ones. `weights`: for the trials
-    that name none; `model`: an ONNX file for them in place of UDnet, by those of the variants that take one.
+    that name none; `model`: an ONNX file for them in place of UDnet, by those of the variants that take one; `inputs`:
+    shapes of its further inputs, where they are free, as NAME=SHAPE.
     """
+    if inputs and model is None:
+        raise Error(f"{inputs[0]}: an input of no model: name an ONNX file")
     path = GRIDS / f"{name}.toml" if "/" not in str(name) and not str(name).endswith(".toml") else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in GRIDS.glob("*.toml")))
@@ -47,7 +50,7 @@ def read_grid(name, weights=None, model=None):
         said = tomllib.loads(text.decode())
         if unknown := said.keys() - {"about", "seed", "timeout_seconds", "parity_limit", "parity_size", "trials"}:
             raise ValueError(f"unknown {min(unknown)!r}")
-        trials = [one for block in said["trials"] for one in _expand(block, weights, model)]
+        trials = [one for block in said["trials"] for one in _expand(block, weights, model, inputs)]
         seed, timeout = int(said["seed"]), float(said.get("timeout_seconds", TIMEOUT_SECONDS))
         limit = float(said.get("parity_limit", PARITY_LIMIT))
         named = said.get("parity_size", "{}x{}".format(*PARITY_SIZE))
@@ -68,7 +71,7 @@ def read_grid(name, weights=None, model=None):
         check(one)
     for one in {(one.model, one.inputs, one.height, one.width): one for one in trials}.values():
         feed(one)
-    sha256 = hashlib.sha256(text).hexdigest()
+    sha256 = hashlib.sha256(text + " ".join(inputs).encode()).hexdigest()  # another grid with other inputs
     return Grid(path.stem, interleaved(trials, seed), seed, timeout, sha256, limit, sizes)
 
 
@@ -78,7 +81,7 @@ def interleaved(trials, seed):
     return sorted(trials, key=lambda one: (one.repeat, one.timeline, order.random()))
 
 
-def _expand(block, weights, model) -> Iterable[Trial]:
+def _expand(block, weights, model, given) -> Iterable[Trial]:
     if not isinstance(block, dict):
         raise ValueError("its trials are not tables, each under [[trials]]")
     block = dict(block)
@@ -86,6 +89,7 @@ def _expand(block, weights, model) -> Iterable[Trial]:
     repeats, runs = block.pop("repeats"), block.pop("runs", STEADY_RUNS)
     timeline, inputs = block.pop("timeline", False), block.pop("inputs", [])
     if model is not None and not block.keys() & {"weights", "models"}:
+        inputs = inputs or [*given]
         names, block["models"] = [name for name in names if catalogue.find(name).takes_models], [model]
     named, models = block.pop("weights", [weights]), block.pop("models", [])
     if block:
@@ -107,7 +111,7 @@ def _expand(block, weights, model) -> Iterable[Trial]:
                 raise ValueError(f"{number!r} in {key} is not a whole number from {least}")
     for count in threads:
         machine.threads(count)
-    loaded = [(None, file, tuple(inputs)) for file in models] or [(file, None, ()) for file in named]
+    loaded = [(None, file, tuple(inputs)) for file in models] or [(file, None, tuple(inputs)) for file in named]
     for name, size, count, repeat, what in product(names, sizes, threads, range(repeats), loaded):
         catalogue.find(name)
         yield Trial(name, *images.parse_size(str(size)), count, repeat, runs, *what, timeline)

@@ -60,16 +60,16 @@ class Here:
         return _difference(made.outputs, expected.outputs, one.model), made.error or error
 
 
-def run(grid, out=None, weights=None, progress=True, model=None, place=None):
+def run(grid, out=None, weights=None, progress=True, model=None, place=None, inputs=()):
     """Run what is missing of a grid's trials into the folder `out` and return the `Study`.
 
-    `grid`: a name, a TOML file or a `Grid`; `weights` and `model`: as `read_grid` takes them; `place`: where the trials
-    run (None: `Here`). What is there already is kept, so an interrupted study goes on; a folder that holds another
-    grid, other weights or another machine's study is refused. Every trial runs under a memory limit; what fails is a
-    row.
+    `grid`: a name, a TOML file or a `Grid`; `weights`, `model`, `inputs`: as `read_grid` takes them; `place`: where the
+    trials run (None: `Here`). What is there already is kept, so an interrupted study goes on; a folder that holds
+    another grid, other weights or another machine's study is refused. Every trial runs under a memory limit; what fails
+    is a row.
     """
     if not isinstance(grid, Grid):
-        grid = read_grid(grid, weights, model)
+        grid = read_grid(grid, weights, model, inputs)
     out, place = Path(out or tables.LOCAL / grid.name), place or Here()
     with files.alone(out):
         growing = _Growing(out, grid, place.describe(grid, weights))
@@ -187,9 +187,14 @@ class _Growing:
             before = files.read_json(known, tables.DAMAGED)
             for key in SAME:
                 if not _same(key, before.get(key), machine[key]):
-                    what = "grid" if key == "grid_sha256" else key.replace("_bytes", "")
-                    raise Error(f"{folder} holds a study of another {what}: give another --out, or remove that folder")
+                    what = "grid" if key == "grid_sha256" else key.removesuffix("_bytes").replace("_", " ")
+                    other = "other" if what.endswith("s") else "another"
+                    raise Error(f"{folder} holds a study of {other} {what}: give another --out, or remove that folder")
         else:
+            trials = folder / "trials.csv"
+            if trials.exists() and len(tables.read_table(trials, tables.COLUMNS, tables.DAMAGED)):
+                raise Error(f"{known}: is missing: {tables.DAMAGED}")
+            files.write_csv(trials, tables.typed(pd.DataFrame()))  # first: a study without it has lost it
             files.write_text(known, json.dumps(machine, indent=1) + "\n")
         old = tables.read(folder)
         self.rows = old.trials.to_dict("records")

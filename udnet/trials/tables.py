@@ -44,6 +44,12 @@ class Study:
         """Whether every trial of the grid has its rows."""
         return self.trials.trial.nunique() >= self.machine["trials"]
 
+    @property
+    def counted(self):
+        """How many trials it has, in words, and of how many where it is not finished."""
+        asked = self.machine["trials"]
+        return f"{asked} trials" if self.finished else f"{self.trials.trial.nunique()} of {asked} trials"
+
 
 def typed(frame):
     """Rows of trials with all `COLUMNS`, in their types: whole bytes, true or false, text where there is none."""
@@ -56,34 +62,50 @@ def typed(frame):
 
 
 DAMAGED = "put it back, or remove its folder and run the study again"
+AGAIN = "put it back, or remove it, and it is made again"
 
 
 def read(folder=PUBLISHED):
-    """The `Study` in a folder; tables that are not there yet are empty."""
+    """The `Study` in a folder; other tables than the trials' may not be there, and are empty."""
     folder = Path(folder)
     if not (folder / "machine.json").exists():
-        raise Error(f"no study in {folder}: run python -m udnet study --out {folder}")
-    empty = {
+        raise Error(f"no study in {folder}: run `udnet study --out {folder}`")
+    if not (folder / "trials.csv").exists():  # a study begins with it
+        raise Error(f"{folder / 'trials.csv'}: is missing: {DAMAGED}")
+    columns = {
         "trials": COLUMNS,
         "parity": ["variant", "weights", "height", "width", "largest_difference", "error"],
         "timelines": ["trial", "seconds", "rss_bytes"],
         "stages": ["study", "trial", "stage", "start", "end", "peak_bytes"],
     }
-    tables = {name: _read_table(folder / f"{name}.csv", columns) for name, columns in empty.items()}
+    tables = {name: _read_own(folder / f"{name}.csv", own) for name, own in columns.items()}
     with files.reading(folder / "trials.csv", DAMAGED):
         tables["trials"] = typed(tables["trials"])
     return Study(folder, machine=files.read_json(folder / "machine.json", DAMAGED), **tables)
 
 
-def _read_table(path, columns):
+def _read_own(path, columns):
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    measured = [name for name in columns if name.endswith(("_bytes", "seconds"))]
-    blank = {name: [""] for name in (*measured, "runs", "peak_is_exact", "largest_difference") if name in columns}
-    with files.reading(path, DAMAGED):
+    others = ("runs", "peak_is_exact", "largest_difference")
+    blank = {name: [""] for name in columns if _is_measured(name) or name in others}
+    return read_table(path, columns, DAMAGED, keep_default_na=False, na_values=blank)
+
+
+def read_table(path, columns, remedy=AGAIN, **options):
+    """A table as `files.write_csv` wrote it; `Error` where it is cut short, lacks a column, or has text for a number.
+
+    `remedy`: what to do then; `options`: pandas.read_csv's.
+    """
+    with files.reading(path, remedy):
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
             raise EOFError("cut short")
-        table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=blank)
-        table[measured].astype(float)  # no text among the numbers
+        table = pd.read_csv(io.StringIO(text), **options)
+        table[[*columns]]  # they are there
+        table[[*filter(_is_measured, columns)]].astype(float)
         return table
+
+
+def _is_measured(column):
+    return column.endswith(("_bytes", "seconds"))

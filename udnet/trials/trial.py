@@ -412,7 +412,8 @@ class _Phase:
         status, message = "ok", ""
         if error is not None:
             status = "oom" if out_of_memory(error) else "error"
-            message = f"{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            message = str(error).splitlines()[0] if str(error) else ""
+            message = message if isinstance(error, Error) else f"{kind.__name__}: {message}"  # our own says it all
         line = {
             "phase": self.name,
             "runs": self.runs,

@@ -170,7 +170,8 @@ def load_ncnn(threads, layers, weights):
 def _variant(name, summary, load, forms, module, converter=None):
     """A variant of the runtime whose module that is; `converter`: another module that its forms take."""
     lacking = [one for one in (module, converter) if one and importlib.util.find_spec(one) is None]
-    missing = f'{" and ".join(lacking)} not installed: pip install -e ".[runtimes]"' if lacking else ""
+    remedy = "make extras, or pip install -c requirements.lock -e '.[runtimes]'"  # as for a cluster and for videos
+    missing = f"{' and '.join(lacking)} not installed: {remedy}" if lacking else ""
     return Variant(name, name.partition("-")[0], summary, load, forms, (module,), missing=missing)
 
 

@@ -91,17 +91,18 @@ class OnnxNetwork:
         try:
             return self.session.run(None, inputs, options)
         except Exception as error:
-            raise _refused(error, " and ".join(f"{name} of {_by(x.shape)}" for name, x in inputs.items())) from None
+            given = " and ".join(f"{name} of {_by(x.shape)}" for name, x in inputs.items())
+            raise _refused(error, given, "give a size, and inputs, that it takes") from None
 
 
 def _by(shape):
     return "x".join(map(str, shape))
 
 
-def _refused(error, what):
+def _refused(error, *about):
     from udnet.network.sessions import refused  # in a trial only where something failed
 
-    return refused(error, what)
+    return refused(error, *about)
 
 
 def inference_module(path, form=None):
