@@ -51,7 +51,7 @@ def test_findings_have_known_answers(tmp_path):
     run(tmp_path, [publish.NOTEBOOKS / publish.FINDINGS], study=str(made.folder))
     found = " ".join(notebooks.said(nbformat.read(tmp_path / "notebooks" / publish.FINDINGS, 4), "finding"))
     # by hand: 256x256 are 1/16 Mi pixels, of 2000 bytes 125 MiB and of 3000 187.5, less than the import's 250
-    assert "256x256 ONNX Runtime takes 250 MiB" in found and "1,350 MiB: 5.4 times" in found
+    assert "of 256x256, ONNX Runtime takes 250 MiB" in found and "1,350 MiB: 5.4 times" in found
     assert "PyTorch takes 425 MiB, 1.70 times" in found
     assert "2.0 kB in PyTorch and 3.0 kB in ONNX Runtime" in found
     # by hand: 300 - 60 MiB over 1000 bytes a pixel are a side of 501.7
