@@ -6,7 +6,7 @@ from made_up_studies import COSTS, fabricate
 
 from udnet.__main__ import main
 from udnet.analysis import machines
-from udnet.analysis.machines import ABSENT, CROSSING, HOLDS, NOT, UNCLEAR
+from udnet.analysis.machines import ABSENT, CROSSING, HOLDS, MEMORY, NOT, TIME, UNCLEAR
 
 SLOW = {name: (load, fixed, slope, 3 * time_) for name, (load, fixed, slope, time_) in COSTS.items()}
 OTHER = SLOW | {"onnx": (90, 60, 1900, 45)}  # it never needs more than PyTorch, and takes longer
@@ -79,8 +79,10 @@ def test_where_findings_hold(studies):
     [((1.2, 1.1, 1.3), True, HOLDS), ((1.2, 1.1, 1.3), False, NOT), ((1.1, 0.9, 1.2), True, UNCLEAR)],
 )
 def test_a_verdict_goes_by_the_whole_interval(found, above, verdict):
-    assert machines._verdict(machines.Estimate(*found), above) == verdict
-    assert machines._verdict(machines.Estimate(1.2, np.nan, np.nan), True) == HOLDS
+    assert machines._verdict(machines.Estimate(*found), TIME, above) == verdict
+    alone = machines.Estimate(1.2, np.nan, np.nan)
+    assert machines._verdict(alone, MEMORY, True) == HOLDS
+    assert machines._verdict(alone, TIME, True) == UNCLEAR, "one trial of a time says nothing"
 
 
 def test_the_command(studies, tmp_path, capsys):

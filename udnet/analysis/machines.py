@@ -191,7 +191,7 @@ def findings(studies, threads=THREADS):
     """Every finding asked of every machine, at the largest square that all have that measured it: a row a machine.
 
     Columns: finding, kind, machine, side (pixels), best, low, high of its ratio, and `verdict`: it holds where the
-    whole interval is on its side of 1, and is not clear where 1 is within.
+    whole interval is on its side of 1, and is not clear where 1 is within, or where a time has no interval.
     """
     frames, rows = {name: _costs(one) for name, one in studies.items()}, []
     for one in FINDINGS:
@@ -206,14 +206,16 @@ def findings(studies, threads=THREADS):
             if side in squares[name]:
                 here = frame[frame.case == (side, side, threads)].set_index("variant")
                 found = scaling.quotient(*(here.loc[[variant], column] for variant, column in (one.over, one.under)))
-            rows.append((one.says, one.kind, name, side, *found, _verdict(found, one.above)))
+            rows.append((one.says, one.kind, name, side, *found, _verdict(found, one.kind, one.above)))
     columns = ["finding", "kind", "machine", "side", "best", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _verdict(found, above):
+def _verdict(found, kind, above):
     if np.isnan(found.best):
         return ABSENT
+    if np.isnan(found.low) and kind == TIME:  # trials without repeats: memory hardly differs between them, time does
+        return UNCLEAR
     low, high = (found.best, found.best) if np.isnan(found.low) else (found.low, found.high)
     if low <= 1 <= high:
         return UNCLEAR

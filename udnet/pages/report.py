@@ -20,7 +20,8 @@ NOT_JUDGED = "not judged"
 NOTE = (
     f"Each ratio is one of medians; the interval is the published one's, 95%. peak: the highest resident memory of "
     f"inference, first and later runs; load: until the model is loaded; time: of a later run; crossing: the side of "
-    f"the picture from which a default session needs more memory than PyTorch. Memory agrees within {AGREES:.0%} or "
+    f"the picture from which a default session needs more memory than PyTorch, by lines through the sizes that both "
+    f"studies have (notebook 4 has all of its study). Memory agrees within {AGREES:.0%} or "
     f"within the interval; time is not judged, since it belongs to the machine."
 )
 LEFT_OUT = (
