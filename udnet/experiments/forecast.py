@@ -43,7 +43,7 @@ LINE, ARENA = (0.95, 1, 1.05), (0.85, 1, 1.2)
 OTHER = (0.6, 1, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
 APART = 3 * MIB  # equal trials may be
 HEAP = (0, 0.75, 2)  # and of what a small picture's heap takes on top of the lean session: least, usual, most
-HEAPS = 3  # trials of it
+HEAP_TRIALS = 3  # of that small picture
 FULL = 3  # times what a picture adds to the lean session, at the most in an arena or a heap
 LEAN = "onnx-lean"
 
@@ -111,12 +111,12 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
 
     def more(name, loaded):
         """The least, the usual and the most that the picture will add to what a process holds once loaded."""
-        if name not in scaled.ARENAS | scaled.HEAPS:
+        if name not in scaled.SESSIONS:
             return [factor * line(name) for factor in (LINE if name == LEAN else OTHER)]
         lean, (lean_loaded, _, shown) = line(LEAN), added(LEAN, sizes[0])
         left = max(0, loaded - lean_loaded)  # by loading, for pictures to use
         if name in scaled.HEAPS:
-            small = [added(down(name, sizes[0]), sizes[0], repeat)[2] for repeat in range(HEAPS)]
+            small = [added(down(name, sizes[0]), sizes[0], repeat)[2] for repeat in range(HEAP_TRIALS)]
             heap = max(0, np.mean(small) - shown) * held[size] / held[sizes[0]]
             all_three = [factor * lean + share * heap for factor, share in zip(LINE, HEAP, strict=True)]
         else:

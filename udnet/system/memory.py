@@ -139,8 +139,11 @@ def return_freed_memory():
     _set_thresholds(64 * 1024, 64 * 1024)
 
 
-def keep_freed_memory(largest=32 * MIB):
-    """Make glibc keep freed blocks of less than so many bytes: by itself it comes to 32 MiB at the most; as above."""
+KEPT = 32 * MIB  # below which glibc comes to keep freed blocks by itself, at the most
+
+
+def keep_freed_memory(largest=KEPT):
+    """Make glibc keep freed blocks of less than so many bytes; no effect elsewhere."""
     _set_thresholds(largest, 2 * largest)
 
 

@@ -21,20 +21,20 @@ SIZES = {  # of `OrtArenaCfg`, with ONNX Runtime's own values
     "initial_growth_chunk_size_bytes": 2 * MIB,
     "max_dead_bytes_per_chunk": 128 * MIB,
 }
-HEAP = 32 * MIB  # from which on glibc hands a freed block back, at the most
 ARENAS = {"onnx": {}, "onnx-no-pattern": {"enable_mem_pattern": False}}  # sessions with an arena: their options
 HEAPS = {"onnx-no-arena": {"enable_cpu_mem_arena": False}}  # those on the heap
+SESSIONS = ARENAS | HEAPS  # those that keep memory
 
 
 def down(variant, text):
     """A session as `NAME/SCALE`: every size of its allocator divided by the scale, a number from 1."""
-    if variant.name not in ARENAS | HEAPS:
+    if variant.name not in SESSIONS:
         raise Error(f"{variant.name} has no allocator to scale: choose {', '.join(ARENAS)} or {', '.join(HEAPS)}")
     if not re.fullmatch(r"[1-9]\d*(\.\d+)?", text):
         raise Error(f"no scale {text!r}: give a number from 1, as in {variant.name}/16")
     kind, load = ("arena", _arena) if variant.name in ARENAS else ("heap", _heap)
     summary = f"{variant.summary}; sizes of the {kind} divided by {text}"
-    load = partial(load, scale=float(text), **(ARENAS | HEAPS)[variant.name])
+    load = partial(load, scale=float(text), **SESSIONS[variant.name])
     return replace(variant, name=f"{variant.name}/{text}", summary=summary, load=load)
 
 
@@ -45,5 +45,5 @@ def _arena(threads, path, scale, **options):
 
 def _heap(threads, path, scale, **options):
     network = OnnxNetwork(path, threads, **options)
-    memory.keep_freed_memory(round(HEAP / scale))  # not before: what loading leaves is the same at any scale
+    memory.keep_freed_memory(round(memory.KEPT / scale))  # not before: what loading leaves is the same at any scale
     return network
