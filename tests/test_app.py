@@ -283,6 +283,14 @@ class Server:
         (about / "clear_refs").write_text("5")
         return size
 
+    def jobs(self):
+        """The folders of uploads, one a visitor."""
+        return list(self.folder.glob("udnet-app-*/*"))
+
+    def is_left_alone(self):
+        """Whether nothing is left of earlier visitors, in good time."""
+        return soon(lambda: not self.jobs(), 60)
+
     def check(self):
         assert self.process.poll() is None and not self.group.killed, self.log()
         assert "Traceback" not in self.log()
@@ -426,6 +434,7 @@ def test_two_at_once_take_turns(visit, server, files, enhanced):
 
 @pytest.mark.slow
 def test_what_nobody_waits_for_is_given_up(visit, server, files, enhanced):
+    assert server.is_left_alone()
     gone, then = visit(), visit()
     upload(gone, files / "large.jpg")
     gone.get_by_text("2160x3840 takes about").wait_for()
@@ -441,6 +450,7 @@ def test_what_nobody_waits_for_is_given_up(visit, server, files, enhanced):
 @pytest.mark.slow
 def test_nothing_is_left_of_those_who_are_gone(visit, server, files):
     """One whose picture is done, and one whose picture is not; nobody else comes or goes."""
+    assert server.is_left_alone()
     done, half_done = visit(), visit()
     upload(done, files / "small.jpg")
     link = done.get_by_role("link", name="Download")
@@ -449,10 +459,10 @@ def test_nothing_is_left_of_those_who_are_gone(visit, server, files):
     links += [one.evaluate("one => one.src") for one in done.locator("[data-testid=stImage] img").all()]
     upload(half_done, files / "large.jpg")
     half_done.get_by_text("2160x3840 takes about").wait_for()
-    assert [status(one) for one in links] == [200] * 3 and len(list(server.folder.glob("udnet-app-*/*"))) == 2
+    assert [status(one) for one in links] == [200] * 3 and len(server.jobs()) == 2
     done.close()
     half_done.close()
-    assert soon(lambda: not list(server.folder.glob("udnet-app-*/*")), 60)
+    assert server.is_left_alone()
     assert [status(one) for one in links] == [404] * 3
 
 

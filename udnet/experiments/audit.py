@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from udnet import NotMeasured
 from udnet.analysis import scaling
 from udnet.experiments import protocol
 from udnet.system import files
@@ -61,8 +60,7 @@ def run(folder, repeats=5, every_allocator=True, weights=None, progress=True):
 def read(folder):
     """The `Audit` of a study's folder, `NotMeasured` where there is none."""
     out = folder / FOLDER
-    if not (out / "limit.csv").exists():
-        raise NotMeasured("the report was not audited")
+    limit = tables.read_table(out / "limit.csv", LIMIT, "the report was not audited")
     done = tables.read(out)
     costs = scaling.costs(done.trials)
     under = costs[costs.side == ALLOCATOR_SIDE]
@@ -73,7 +71,7 @@ def read(folder):
         under.assign(base=parts[0], allocator=parts[2]),
         dict(zip(skipped.variant, skipped.error, strict=True)),
         protocol.read(out),
-        tables.read_table(out / "limit.csv", LIMIT),
+        limit,
     )
 
 

@@ -43,10 +43,7 @@ def read(folder):
 
     `rate`: operations a second; `share`: of the yardstick's rate in the same process.
     """
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("no other kernels were tried")
-    table = tables.read_table(path, COLUMNS)
+    table = tables.read_table(Path(folder) / FILE, COLUMNS, "no other kernels were tried")
     table["rate"] = table.operations / table.seconds
     yardstick = table[table.kernel == YARDSTICK].set_index(JOB).rate.rename("yardstick")
     table["share"] = table.rate / table.join(yardstick, on=JOB).yardstick

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from udnet import NotMeasured
 from udnet.experiments import jobs
 from udnet.pictures import folders, photographs, scenes
 from udnet.system import files, memory
@@ -61,10 +60,7 @@ def read(folder):
     one; `picture_bytes`: of its file and its answer's; `own_seconds`: that the one process computed for a picture;
     `peak_bytes`: of all processes, each at its own peak.
     """
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("the engine of a cluster was not measured")
-    table = tables.read_table(path, COLUMNS)
+    table = tables.read_table(Path(folder) / FILE, COLUMNS, "the engine of a cluster was not measured")
     return table.assign(a_minute=60 / table.seconds)
 
 

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from udnet import PARITY_LIMIT, NotMeasured
+from udnet import PARITY_LIMIT
 from udnet.analysis import scaling
 from udnet.network import checkpoint, export, prepared
 from udnet.system import files
@@ -61,10 +61,9 @@ def _differences(graphs, weights):
 def read(folder):
     """Costs of the candidates, a row a trial, as `scaling.costs` with the columns `candidate`, and `exact`: whether
     its output is within the limit of parity at every size. `NotMeasured` where there are none."""
-    if not (folder / FOLDER / "differences.csv").exists():
-        raise NotMeasured("the exporters were not measured")
+    path = folder / FOLDER / "differences.csv"
+    differences = tables.read_table(path, DIFFERENCES, "the exporters were not measured")
     costs = scaling.costs(tables.read(folder / FOLDER).trials)
-    differences = tables.read_table(folder / FOLDER / "differences.csv", DIFFERENCES)
     differences = differences.groupby("candidate").largest_difference.max()
     candidate = costs.weights.str.removesuffix(".onnx")
     return costs.assign(candidate=candidate, exact=candidate.map(differences) <= PARITY_LIMIT)

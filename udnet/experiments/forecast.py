@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from udnet import Error, NotMeasured
+from udnet import Error
 from udnet.experiments import exporters, jobs
 from udnet.network import graphs, lifetimes, onnx_file, prepared
 from udnet.pictures import images
@@ -252,7 +252,4 @@ def _held_against(weights, cases, export, height, width):
 
 def read(folder):
     """The forecasts in a study's folder, and what was measured; `NotMeasured` where there are none."""
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("no forecast was held against trials")
-    return tables.read_table(path, COLUMNS)
+    return tables.read_table(Path(folder) / FILE, COLUMNS, "no forecast was held against trials")

@@ -65,10 +65,8 @@ def read(folder):
     """The table of a study's folder: a row a reading, bytes and seconds."""
     from udnet.trials import tables
 
-    path = Path(folder) / "instruments.csv"
-    if not path.exists():
-        raise NotMeasured("the instruments were not tested")
-    return tables.read_table(path, COLUMNS, dtype={"seen_bytes": "Int64"})
+    path, absent = Path(folder) / "instruments.csv", "the instruments were not tested"
+    return tables.read_table(path, COLUMNS, absent, dtype={"seen_bytes": "Int64"})
 
 
 def tracking_cost(table):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from udnet import PARITY_LIMIT, NotMeasured
+from udnet import PARITY_LIMIT
 from udnet.analysis import scaling
 from udnet.network import prepared
 from udnet.pictures import images, metrics
@@ -62,10 +62,7 @@ def _psnr(size, weights=None):
 
 def psnr(folder):
     """The PSNR of the inexact levers' outputs in a study's folder: variant, weights, height, width, psnr (dB)."""
-    path = folder / FOLDER / "psnr.csv"
-    if not path.exists():
-        raise NotMeasured("the levers were not measured")
-    return tables.read_table(path, PSNR)
+    return tables.read_table(folder / FOLDER / "psnr.csv", PSNR, "the levers were not measured")
 
 
 def read(folder):

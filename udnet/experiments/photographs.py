@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image, ImageCms
 from tqdm import tqdm
 
-from udnet import Error, NotMeasured
+from udnet import Error
 from udnet.analysis import scaling
 from udnet.pictures import reference
 from udnet.system import files, guard
@@ -82,10 +82,7 @@ def run(folder, cases=CASES, factors=FACTORS, weights=None, progress=True):
 
 def read(folder):
     """The table in a study's folder."""
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("no photograph was enhanced under a limit")
-    return tables.read_table(path, COLUMNS)
+    return tables.read_table(Path(folder) / FILE, COLUMNS, "no photograph was enhanced under a limit")
 
 
 def _least(photo, out, weights):

@@ -19,7 +19,6 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from udnet import NotMeasured
 from udnet.analysis import scaling
 from udnet.experiments import exporters, jobs
 from udnet.network import converters, prepared
@@ -73,10 +72,7 @@ def read(folder):
 
     `relative`: the root-mean-square difference over the root mean square of what float64 gives.
     """
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("no runtime was compared with float64")
-    table = tables.read_table(path, COLUMNS)
+    table = tables.read_table(Path(folder) / FILE, COLUMNS, "no runtime was compared with float64")
     table["relative"] = table.rms_difference / table.rms
     return table
 

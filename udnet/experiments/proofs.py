@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from udnet import NotMeasured
 from udnet.analysis import capacity
 from udnet.system import files, guard, memory
 from udnet.trials import tables, trial
@@ -61,7 +60,4 @@ def run(folder, proved=PROVED, weights=None, progress=True):
 
 def read(folder):
     """The proofs in a study's folder."""
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("nothing was proved under a limit")
-    return tables.read_table(path, COLUMNS)
+    return tables.read_table(Path(folder) / FILE, COLUMNS, "nothing was proved under a limit")

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from udnet import NotMeasured
 from udnet.system import files, machine, memory
 from udnet.variants import catalogue, compared
 
@@ -144,10 +143,8 @@ def read(folder):
     """The table of a study's folder: a row a step, bytes and seconds; a script that could not run has an error."""
     from udnet.trials import tables
 
-    path = Path(folder) / "protocol.csv"
-    if not path.exists():
-        raise NotMeasured("the report's own steps were not run")
-    table = tables.read_table(path, COLUMNS, dtype={"rss_bytes": "Int64", "peak_bytes": "Int64", "side": "Int64"})
+    path, absent = Path(folder) / "protocol.csv", "the report's own steps were not run"
+    table = tables.read_table(path, COLUMNS, absent, dtype=dict.fromkeys(["rss_bytes", "peak_bytes", "side"], "Int64"))
     return table.assign(**{name: table[name].astype(object).fillna("") for name in ("allocator", "step", "error")})
 
 

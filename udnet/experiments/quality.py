@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 from tqdm import tqdm
 
-from udnet import Error, NotMeasured
+from udnet import Error
 from udnet.analysis import scaling
 from udnet.network import prepared
 from udnet.pictures import metrics, photographs, scenes
@@ -49,11 +49,9 @@ def run(folder, photographs=None, published=None, own=None, scenes=None):
 
 def read(folder):
     """The table of a study's folder, as `run` returns it."""
-    path = folder / FILE
-    if not path.exists():
-        raise NotMeasured("the quality of the pictures was not scored")
     names = dict.fromkeys(COLUMNS[:4], str)  # one may be "NA", or a number
-    return tables.read_table(path, COLUMNS, dtype=names, keep_default_na=False, na_values=dict.fromkeys(MEASURES, ""))
+    options = {"dtype": names, "keep_default_na": False, "na_values": dict.fromkeys(MEASURES, "")}
+    return tables.read_table(folder / FILE, COLUMNS, "the quality of the pictures was not scored", **options)
 
 
 MEASURES = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".3f"), "uiqm": ("UIQM", ".2f"), "uciqe": ("UCIQE", ".3f")}

@@ -16,13 +16,12 @@ import time
 import zlib
 from collections import namedtuple
 from contextlib import nullcontext
-from functools import partial
 from itertools import cycle, islice, product
 from pathlib import Path
 
 import numpy as np
 
-from udnet import Error, NotMeasured
+from udnet import Error
 from udnet.system import files, machine, memory
 from udnet.trials import trial
 from udnet.variants import catalogue, variant
@@ -103,12 +102,10 @@ def read(folder):
     """The `Served` of a study's folder; seconds and bytes."""
     from udnet.trials import tables
 
-    folder = Path(folder)
-    if not (folder / TRIALS).exists():
-        raise NotMeasured("no server was tried")
-    read_one = partial(tables.read_table, dtype=dict.fromkeys(WHOLE, "Int64") | {"error": "str"})
-    made = read_one(folder / REQUESTS, COLUMNS), read_one(folder / TRIALS, TRIAL_COLUMNS)
-    return Served(*(table.fillna({"error": ""}) for table in made))
+    dtype = dict.fromkeys(WHOLE, "Int64") | {"error": "str"}
+    trials = tables.read_table(Path(folder) / TRIALS, TRIAL_COLUMNS, "no server was tried", dtype=dtype)
+    served = tables.read_table(Path(folder) / REQUESTS, COLUMNS, dtype=dtype)
+    return Served(*(table.fillna({"error": ""}) for table in (served, trials)))
 
 
 class _Growing:

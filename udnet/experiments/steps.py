@@ -18,7 +18,6 @@ from pathlib import Path
 from unittest import mock
 
 import udnet
-from udnet import NotMeasured
 from udnet.experiments import convolutions, jobs
 from udnet.pictures import reference
 from udnet.tiled import kernels, plans, schedule, scratch, streams
@@ -56,10 +55,7 @@ def read(folder):
 
     `share`: of the time of all threads; `rate`: operations a second of one thread, over the yardstick's.
     """
-    path = Path(folder) / FILE
-    if not path.exists():
-        raise NotMeasured("no picture was enhanced step by step")
-    table = tables.read_table(path, COLUMNS)
+    table = tables.read_table(Path(folder) / FILE, COLUMNS, "no picture was enhanced step by step")
     is_yardstick = table.step == YARDSTICK
     yardstick = table[is_yardstick].set_index(JOB)
     table = table[~is_yardstick].reset_index(drop=True)

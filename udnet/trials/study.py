@@ -192,7 +192,7 @@ class _Growing:
                     raise Error(f"{folder} holds a study of {other} {what}: give another --out, or remove that folder")
         else:
             trials = folder / "trials.csv"
-            if trials.exists() and len(tables.read_table(trials, tables.COLUMNS, tables.DAMAGED)):
+            if trials.exists() and len(tables.read_table(trials, tables.COLUMNS, remedy=tables.DAMAGED)):
                 raise Error(f"{known}: is missing: {tables.DAMAGED}")
             files.write_csv(trials, tables.typed(pd.DataFrame()))  # first: a study without it has lost it
             files.write_text(known, json.dumps(machine, indent=1) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from udnet import Error
+from udnet import Error, NotMeasured
 from udnet.system import files
 
 RESULTS = files.DATA / "results"
@@ -89,14 +89,17 @@ def _read_own(path, columns):
         return pd.DataFrame(columns=columns)
     others = ("runs", "peak_is_exact", "largest_difference")
     blank = {name: [""] for name in columns if _is_measured(name) or name in others}
-    return read_table(path, columns, DAMAGED, keep_default_na=False, na_values=blank)
+    return read_table(path, columns, remedy=DAMAGED, keep_default_na=False, na_values=blank)
 
 
-def read_table(path, columns, remedy=AGAIN, **options):
+def read_table(path, columns, absent="", remedy=AGAIN, **options):
     """A table as `files.write_csv` wrote it; `Error` where it is cut short, lacks a column, or has text for a number.
 
-    `remedy`: what to do then; `options`: pandas.read_csv's.
+    `absent`: what was not measured where there is no such file, which is then `NotMeasured`; `remedy`: what to do
+    about a damaged one; `options`: pandas.read_csv's.
     """
+    if absent and not path.exists():
+        raise NotMeasured(absent)
     with files.reading(path, remedy):
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
