@@ -322,7 +322,8 @@ def test_large_pictures_are_marked_and_their_parity_is_there(tmp_path):
     done = fabricate(tmp_path / "study", sides=(256, 512))
     assert not capacity.costs(done).large.any()
     fabricate(done.folder / "large", {"onnx-lean": (60, 60, 1600, 8)}, sides=(2880,))
-    fabricate(done.folder / "scratch", {"onnx-scratch": (60, 60, 100, 8)}, sides=(2880,))
+    beside = {"onnx-lean": (60, 60, 1600, 8), "onnx-scratch": (60, 60, 100, 8)}
+    fabricate(done.folder / "scratch", beside, sides=(2880,))
     for folder, names, size, off in (
         (done.folder, ["onnx-lean"], 264, 1e-6),
         (done.folder / "large", ["onnx-lean"], 1080, 2.4e-6),
@@ -333,7 +334,9 @@ def test_large_pictures_are_marked_and_their_parity_is_there(tmp_path):
     done = tables.read(done.folder)
     costs = capacity.costs(done)
     assert costs.groupby("large").side.max().to_dict() == {False: 512, True: 2880}
-    assert capacity.parity(done).largest_difference.tolist() == [1e-6, 2.4e-6, 3e-6], "scratch: what ran there alone"
+    ran = capacity.ran(done)
+    assert ran.variant.tolist() == costs.variant.tolist() + ["onnx-scratch"] * 2, "what ran there alone"
+    assert capacity.parity(done).largest_difference.tolist() == [1e-6, 2.4e-6, 3e-6], "and here"
 
 
 def test_the_largest_picture_that_a_study_can_tell_of_is_marked(tmp_path):

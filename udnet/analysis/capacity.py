@@ -113,6 +113,15 @@ def costs(done):
     return pd.concat(frames, ignore_index=True)
 
 
+def ran(done):
+    """The rows of `costs`, and those of what ran with a scratch file alone, to which no `Model` is fitted."""
+    found, folder = costs(done), done.folder / SCRATCH
+    if not folder.exists():
+        return found
+    beside = costs(tables.read(folder))
+    return pd.concat([found, beside[~beside.variant.isin(found.variant)]], ignore_index=True)
+
+
 def runtimes(folder):
     """Costs of other runtimes and of what ran in turns with them, a row a trial, in a study's folder.
 
