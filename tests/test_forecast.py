@@ -160,7 +160,7 @@ def test_every_variant_of_kinds_of_networks(tmp_path, name):
     build, size = MODELS[name]
     for one, peak in held(build(tmp_path / "m.onnx"), size, "onnx", "onnx-no-pattern", HEAP, LEAN):
         if one.variant in (HEAP, LEAN):
-            assert one.peak_bytes == pytest.approx(peak, rel=0.1)
+            assert one.peak_bytes == pytest.approx(peak, rel=0.1 if one.variant == LEAN else 0.2)
         assert one.low_bytes <= peak <= one.high_bytes, (one.variant, peak / MIB)
 
 

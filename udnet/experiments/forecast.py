@@ -8,10 +8,12 @@ bend it:
   smaller as their tensors are (`variants.scaled`).
 - Without an arena glibc's heap keeps what is freed, in blocks below 32 MiB; larger ones go back to the system at once,
   as every block does in a lean session. So the largest of the small pictures is run with a heap for blocks as much
-  smaller. That one keeps them from the start, where glibc begins with smaller ones: three quarters of what it takes
-  above the lean session are usual. Equal trials differ there by as much as half of it, so it is run several times.
-- What loading has left free in an arena or a heap takes small pictures in, and shows nothing of a large one. No session
-  takes less than the lean one, and one that keeps memory up to three times what a picture adds there.
+  smaller, once what loading left free in it is given back: a small picture would lie in that, and show nothing. That
+  heap keeps blocks from the start, where glibc begins with smaller ones: seven tenths of what it takes above the lean
+  session are usual. Into which freed block a tensor goes depends on all blocks before it, so equal trials of a large
+  picture differ: they take up to three times what the small one shows, or nearly nothing.
+- What loading has left free in an arena takes small pictures in, too. No such session takes less than the lean one, nor
+  more than three times what a picture adds there.
 
 `run` holds forecasts against trials at those sizes, for three exports of UDnet.
 """
@@ -42,9 +44,9 @@ UNCOUNTED = 1024  # bytes a pixel, where a graph's tensors cannot be counted: th
 LINE, ARENA = (0.95, 1, 1.05), (0.85, 1, 1.2)
 OTHER = (0.6, 1, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
 APART = 3 * MIB  # equal trials may be
-HEAP = (0, 0.75, 2)  # and of what a small picture's heap takes on top of the lean session: least, usual, most
+HEAP = (0, 0.7, 3)  # and of what a small picture's heap takes on top of the lean session: least, usual, most
 HEAP_TRIALS = 3  # of that small picture
-FULL = 3  # times what a picture adds to the lean session, at the most in an arena or a heap
+FULL = 3  # times what a picture adds to the lean session, at the most in an arena
 LEAN = "onnx-lean"
 
 
@@ -118,13 +120,13 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
         if name in scaled.HEAPS:
             small = [added(down(name, sizes[0]), sizes[0], repeat)[2] for repeat in range(HEAP_TRIALS)]
             heap = max(0, np.mean(small) - shown) * held[size] / held[sizes[0]]
-            all_three = [factor * lean + share * heap for factor, share in zip(LINE, HEAP, strict=True)]
-        else:
-            usual = max(line(name), lean - left)
-            all_three = [factor * usual for factor in ARENA]
+            least, usual, most = (factor * lean + share * heap for factor, share in zip(LINE, HEAP, strict=True))
+            return least - left, usual, most
+        usual = max(line(name), lean - left)
+        least, usual, most = (factor * usual for factor in ARENA)
         if left > shown:  # the small pictures were lost in it
-            all_three[-1] = max(all_three[-1], FULL * lean)
-        return all_three
+            most = max(most, FULL * lean)
+        return least, usual, most
 
     for name in variants() if names is None else names:
         try:

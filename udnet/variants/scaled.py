@@ -45,5 +45,6 @@ def _arena(threads, path, scale, **options):
 
 def _heap(threads, path, scale, **options):
     network = OnnxNetwork(path, threads, **options)
-    memory.keep_freed_memory(round(memory.KEPT / scale))  # not before: what loading leaves is the same at any scale
+    memory.trim_heaps()  # what loading leaves free is the same at any scale: small pictures would lie in it
+    memory.keep_freed_memory(round(memory.KEPT / scale))
     return network
