@@ -174,6 +174,22 @@ def test_the_published_models_are_those_of_the_published_tables():
         capacity.plan(**asked, threads=3)
 
 
+@pytest.mark.parametrize("size", [(1080, 1920), (2160, 3840)])
+def test_a_higher_limit_is_never_slower(size):
+    for model in filter(lambda one: one.tiled, prediction.read().values()):
+        least = model.limit(*size) - prediction.BESIDE
+        seconds = [model.seconds(*size, limit) for limit in np.geomspace(least, 40 * least, 60)]
+        assert seconds == sorted(seconds, reverse=True), model.variant
+
+
+def test_what_a_size_alone_costs_is_what_it_costs_in_its_least_limit():
+    for one in prediction.ask(prediction.read(), size=(2160, 3840)):
+        (same,) = (
+            a for a in prediction.ask(prediction.read(), one.limit_bytes, (2160, 3840)) if a.variant == one.variant
+        )
+        assert one == same
+
+
 def test_models_are_kept(known, tmp_path):
     prediction.write(capacity.models(known), tmp_path)
     assert prediction.read(tmp_path) == capacity.models(known)

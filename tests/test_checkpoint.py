@@ -235,7 +235,7 @@ def faults(folder, state):
         "text.onnx": "not an ONNX file",
         "cut short.onnx": "cut short",
         "parted.onnx": "second file",
-        "another model.onnx": "without UDnet's weights",
+        "another model.onnx": "no weights of UDnet",
         "evil.pth": "refused",
         "evil alone.pth": "refused",
         "pickle.pth": "refused",

@@ -81,12 +81,14 @@ def test_a_table_for_a_terminal():
     text = forecast.as_text([fine, bad], 64 * MIB)
     rows = [line.split() for line in text.splitlines()]
     assert rows[1:3] == [["onnx", "100", "90", "to", "120", "121", "no"], ["onnx-lean", "-", "-", "-", "not", "known"]]
-    assert "\nonnx-lean: no\n" in text
+    assert "\nonnx-lean at 20x20: no\n" in text
     assert "rests on pictures of 20x20, 16x16 and on the graph: 50 MiB of tensors at once" in text
     assert "the graph's tensors cannot be counted" in forecast.as_text([replace(fine, tensors_bytes=0)])
     other = replace(bad, variant="onnx", error="onnx/4 at 20x20: no")
-    assert forecast.as_text([bad, fine, other]).splitlines()[-2] == "onnx-lean, onnx: no", "a reason is told once"
-    assert forecast.as_text([bad, other], 64 * MIB) == "onnx-lean, onnx: no", "and alone where nothing is known"
+    assert forecast.as_text([bad, fine, other]).splitlines()[-2] == "onnx-lean, onnx at 20x20: no", "told once"
+    assert forecast.as_text([bad, other], 64 * MIB) == "onnx-lean, onnx at 20x20: no", (
+        "and alone where nothing is known"
+    )
 
 
 # Held against trials

@@ -72,6 +72,9 @@ def test_where_findings_hold(studies):
     assert said["A lean session needs less than a default one"] == machines.EVERYWHERE
     assert said["A large one takes more"] == "holds on one, slow; does not hold on other"
     assert said["The tiled schedule needs less than a lean session"] == ABSENT
+    alone = table.assign(verdict=table.verdict.where(table.machine != "slow", ABSENT))
+    said = machines.where(alone)["A lean session needs less than a default one"]
+    assert said == "holds on one, other; not measured on slow"
 
 
 @pytest.mark.parametrize(
@@ -110,4 +113,5 @@ def test_what_is_not_two_studies(studies, tmp_path, capsys, names):
 
 def test_folders_of_one_name(studies, tmp_path):
     fabricate(tmp_path / "deep" / "one")
-    assert list(machines.read([tmp_path / "one", tmp_path / "deep" / "one"])) == [f"{tmp_path.name}/one", "deep/one"]
+    folders = [tmp_path / "one", tmp_path / "deep" / "one", tmp_path / "deep" / ".." / "one"]
+    assert list(machines.read(folders)) == [f"{tmp_path.name}/one", "deep/one"], "each once"

@@ -188,6 +188,8 @@ def test_parameters_are_the_paths_of_what_is_there(tmp_path, monkeypatch):
         ("sizes", [64], "no sizes [64]: give a list, such as ['64x64']"),
         ("every", "onnx", "no every 'onnx': give a list"),
         ("tried", [], "no tried []: give a dict, such as {'onnx': 1}"),
+        ("threads", 0, "no threads 0: give a number above zero"),
+        ("every", [2, -1], "no every [2, -1]: give a number above zero"),
     ],
 )
 def test_a_parameter_of_another_kind_is_refused_before_it_runs(tmp_path, name, value, said):
@@ -195,6 +197,14 @@ def test_a_parameter_of_another_kind_is_refused_before_it_runs(tmp_path, name, v
     with pytest.raises(Error) as refused:
         notebooks.run(path, tmp_path / "out", {name: value})
     assert str(refused.value) == f"one.ipynb: {said}" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "default"), [("models", "['onnx', 'pytorch']"), ("variants", "[*machines.VARIANTS]")])
+def test_a_parameter_that_names_variants_takes_no_other_name(tmp_path, name, default):
+    path = notebook(tmp_path / "one.ipynb", ("parameters", f"{name} = {default}"))
+    with pytest.raises(Error, match=r"^no variant 'nosuch'"):
+        notebooks.run(path, tmp_path / "out", {name: ["onnx", "nosuch"]})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_parameter_of_its_kind_is_taken(tmp_path):

@@ -441,8 +441,8 @@ def forecast(arguments):
         about = {"threads": arguments.threads, "inputs": arguments.inputs, "begin": begin}
         found += forecast.forecast(arguments.model, arguments.size, **about)
     print(forecast.as_text(found, arguments.limit))
-    nothing_fits = arguments.limit and all(one.fits(arguments.limit) == "no" for one in found)
-    return 1 if nothing_fits or any(one.error for one in found) else 0
+    known = [one for one in found if not one.error]
+    return 0 if any(not arguments.limit or one.fits(arguments.limit) != "no" for one in known) else 1
 
 
 def plan(arguments):

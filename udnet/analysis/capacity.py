@@ -177,7 +177,7 @@ def plan(limit=None, size=None, done=None, threads=scaling.THREADS):
     """What fits, as a table: the largest picture for a `limit`, the least limit for a `size`, or for both the fastest.
 
     `limit`: bytes, or as 512MiB; `size`: (height, width), or as 2160x3840. Columns: variant, height, width, limit_bytes
-    (the least limit for that picture), peak_bytes (of the whole process, by the plan for the limit that is given),
+    (the least limit for that picture), peak_bytes (of the whole process, by the plan for the limit, given or least),
     counted_bytes (what a control group counts of the peak), seconds (the first picture of its size), scratch_bytes,
     or_more (whether it is the largest picture that the study can tell of, and a larger one may fit); the fastest first,
     or with a limit alone the largest. An empty table says that nothing fits.

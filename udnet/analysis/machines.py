@@ -226,11 +226,10 @@ def where(table):
     """Of `findings`: by finding, in words, on which machines it holds."""
     said = {}
     for finding, own in table.groupby("finding", sort=False):
-        asked = own[own.verdict != ABSENT]
-        by = {verdict: list(asked.machine[asked.verdict == verdict]) for verdict in (HOLDS, NOT, UNCLEAR)}
-        if asked.empty:
+        by = {verdict: list(own.machine[own.verdict == verdict]) for verdict in (HOLDS, NOT, UNCLEAR, ABSENT)}
+        if len(by[ABSENT]) == len(own):
             said[finding] = ABSENT
-        elif len(by[HOLDS]) == len(asked) > 1:
+        elif len(by[HOLDS]) == len(own) > 1:
             said[finding] = EVERYWHERE
         else:
             said[finding] = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in by.items() if names)
@@ -241,10 +240,10 @@ def where(table):
 
 
 def read(folders):
-    """The studies of folders by the machines' names: the folder's own, with its parent's where two are alike."""
-    folders = [Path(folder).resolve() for folder in folders]
+    """The studies of folders, each once, by names: the folder's own, with its parent's where two are alike."""
+    folders = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     names = [folder.name for folder in folders]
-    if len(set(folders)) < 2:
+    if len(folders) < 2:
         raise Error("give two studies at least, each of a machine of its own")
     names = [
         name if names.count(name) == 1 else f"{folder.parent.name}/{name}"

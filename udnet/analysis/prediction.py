@@ -60,13 +60,15 @@ class Model:
 
     def _planned_by(self, size):
         """The `Speed` that plans are made with; None where there is no scratch file to decide on."""
-        return self._speed(np.median(self.rates)) if self.disk and np.prod(size) >= plans.LARGE else None
+        return self._speed(size) if self.disk and np.prod(size) >= plans.LARGE else None
 
     @property
     def _winograd(self):
         return hasattr(kernels.RUNTIMES[catalogue.find(self.variant).runtime], "winograd")
 
-    def _speed(self, rate):
+    def _speed(self, size):
+        """That of every plan for a padded size: the leanest one was timed, without a scratch file."""
+        rate = self._rate(plans.leanest(*size, self.threads).multiply_adds)
         return plans.Speed(1 / rate, self.disk or np.inf, np.inf)
 
     def peak(self, height, width, limit=None):
@@ -97,7 +99,7 @@ class Model:
         if not self.tiled:
             return float(height * width * self._rate(height * width))
         plan = self.plan(height, width, limit)
-        return float(plan.seconds(self._speed(self._rate(sum(plan.work.values()))))) if plan else np.nan
+        return float(plan.seconds(self._speed(images.padded_size(height, width)))) if plan else np.nan
 
     def _rate(self, work):
         return np.exp(np.interp(np.log(work), np.log(self.work), np.log(self.rates)))
@@ -111,7 +113,7 @@ class Answer:
     height: int
     width: int
     limit_bytes: float  # the least limit for that picture
-    peak_bytes: float  # of the whole process, by the plan for the limit that is given
+    peak_bytes: float  # of the whole process, by the plan for the limit that is given, or for the least
     counted_bytes: float  # what a control group counts of the peak
     seconds: float  # of the first picture of its size
     scratch_bytes: float  # of its scratch file
@@ -131,7 +133,7 @@ def ask(known, limit=None, size=None):
         least = model.limit(*shape) if shape[0] else np.nan
         if np.isnan(least) or (limit is not None and least > limit):
             continue
-        about = (*shape, None if limit is None else limit - BESIDE)
+        about = (*shape, (least if limit is None else limit) - BESIDE)
         peak = model.peak(*about)
         scratch = model.plan(*about).scratch_bytes if model.disk else 0
         costs = least, peak, peak - model.files, model.seconds(*about), scratch

@@ -194,8 +194,8 @@ def as_text(forecasts, limit=None):
     known, reasons = [one for one in forecasts if not one.error], {}
     for one in forecasts:
         if one.error:
-            reasons.setdefault(one.error.partition(": ")[2], []).append(one.variant)
-    failures = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+            reasons.setdefault(one.error.partition(" ")[2], []).append(one.variant)
+    failures = [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
     if not known:
         return "\n".join(failures)
     columns = ["variant", "peak, MiB", "between", "least limit, MiB"]

@@ -137,7 +137,7 @@ def _read_onnx(path):
     except initializers.Damaged:
         raise CheckpointError(f"{path}: not an ONNX file, or cut short; get the file again") from None
     if not state:
-        raise CheckpointError(f"{path}: an ONNX file without UDnet's weights by their names")
+        raise CheckpointError(f"{path}: no weights of UDnet by their names: give one of its exports")
     return state
 
 

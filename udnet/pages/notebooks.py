@@ -16,6 +16,7 @@ from tqdm import tqdm
 from udnet import Error
 from udnet.pages import plots
 from udnet.system import files
+from udnet.variants import catalogue
 
 PAGE = """
 {%- extends 'index.html.j2' -%}
@@ -73,6 +74,7 @@ def run(path, out, parameters):
             raise Error(f"{path.name} has no parameter {name!r}: choose from {', '.join(defaults)}")
         if not _is_like(value, defaults[name]):
             raise Error(f"{path.name}: no {name} {value!r}: give {_kind(defaults[name])}")
+        _need_possible(f"{path.name}: no {name} {value!r}", value, name == "variants" or _are_variants(defaults[name]))
     given = {name: _found(value, defaults[name]) for name, value in parameters.items()}
     return execute([path], out, given, failed=FAILED)
 
@@ -86,6 +88,23 @@ def _is_like(value, default):
     if isinstance(default, float):
         return type(value) in (int, float)
     return type(value) is type(default)
+
+
+def _are_variants(default):
+    return isinstance(default, list) and any(default) and all(map(_is_variant, default))
+
+
+def _is_variant(name):
+    return isinstance(name, str) and bool(catalogue.known(name))
+
+
+def _need_possible(said, value, variants):
+    """`Error` for a number that is not above zero, and no variant's name; `variants`: whether it is names."""
+    for one in value if isinstance(value, list) else [value]:
+        if type(one) in (int, float) and not one > 0:
+            raise Error(f"{said}: give a number above zero")
+        if variants:
+            catalogue.find(one)
 
 
 def _kind(default):
