@@ -99,7 +99,7 @@ def _is_variant(name):
 
 
 def _need_possible(said, value, variants):
-    """`Error` for a number that is not above zero, and no variant's name; `variants`: whether it is names."""
+    """`Error` for a number that is not above zero or, where the value names `variants`, for a name of none."""
     for one in value if isinstance(value, list) else [value]:
         if type(one) in (int, float) and not one > 0:
             raise Error(f"{said}: give a number above zero")
