@@ -198,11 +198,14 @@ class _Video:
     def missing(self):
         """Seconds between the end of what was read and the end that the file tells.
 
-        That of the pictures is compared where it is told, else that of the whole file with whatever lasts longest.
+        That of the pictures is compared where it is told, else that of the whole file with whatever lasts longest. In
+        an AVI that was cut short the time is that of what is left; that of the whole is told as its number of frames.
         """
         if self.stream.duration:
-            return _end(self.stream, self.time_base) - self.ends[self.stream.index]
-        return _end(self.container, Fraction(1, self.av.time_base)) - max(self.ends.values())
+            told = max(self.stream.duration, self.stream.frames) * self.time_base
+            return (self.stream.start_time or 0) * self.time_base + told - self.ends[self.stream.index]
+        told = Fraction((self.container.start_time or 0) + (self.container.duration or 0), self.av.time_base)
+        return told - max(self.ends.values())
 
     def check(self, out):
         """`PictureError` where the target cannot hold the sound, `Error` without an encoder; a line on what is lost."""
@@ -295,11 +298,6 @@ def _colours(frame):
 def _codec(stream):
     """The name of a stream's codec."""
     return stream.codec_context.name if stream.codec_context else "unknown"
-
-
-def _end(told, unit):
-    """The seconds at which a stream or a file ends, as it tells."""
-    return ((told.start_time or 0) + (told.duration or 0)) * unit
 
 
 class _Segment:
