@@ -157,21 +157,22 @@ def test_a_parameter_is_a_value_or_a_text(text, parameter):
 
 KINDS = (
     "parameters",
-    "study, others, weights = '../published', ['../intel'], None\nsize, sizes, every = '64x64', ['64x64'], [*'ab']\n"
+    "study, others = '../published', ['../intel']\nweights = figures = None\n"
+    "size, sizes, every = '64x64', ['64x64'], [*'ab']\n"
     "room, threads, live, tried = 0.1, 2, True, {'onnx': 1}",
 )
 
 
 def test_parameters_are_the_paths_of_what_is_there(tmp_path, monkeypatch):
-    path = notebook(tmp_path / "one.ipynb", KINDS, "print(study, others, weights, size, sizes, every)")
+    path = notebook(tmp_path / "one.ipynb", KINDS, "print(study, others, weights, figures, size, sizes, every)")
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
-    given = {"study": "there", "others": ["there", "absent"], "weights": "there"}
+    given = {"study": "there", "others": ["there", "absent"], "weights": "there", "figures": "there/new"}
     given |= {"size": "there", "sizes": ["there"], "every": ["there"]}  # none of these is a path
     assert notebooks.run(path, tmp_path / "out", given) == []
     there = str(tmp_path / "there")
     assert printed(tmp_path / "out" / "one.ipynb")[1] == (
-        f"{there} {[there, 'absent']} {there} there ['there'] ['there']\n"
+        f"{there} {[there, 'absent']} {there} {there}/new there ['there'] ['there']\n"
     )
 
 

@@ -63,7 +63,8 @@ def execute(paths, out, parameters=None, at_once=1, failed=""):
 def run(path, out, parameters):
     """Run one notebook into the folder `out`, as `execute` does, with parameters that it has, of their kinds.
 
-    Paths of what is there are those from the current folder. One that fails is kept beside an earlier one that did not.
+    Paths of what is there, or can be made there, are those from the current folder. One that fails is kept beside an
+    earlier one that did not.
     """
     if not path.is_file():
         raise Error(f"no notebook {path}: give the number or the path of one")
@@ -114,11 +115,13 @@ def _kind(default):
 
 
 def _found(value, default):
-    """A parameter that may name a path, or several: from the current folder where something is there."""
+    """A parameter that may name a path, or several: from the current folder where it is, or can be made."""
     if isinstance(value, list) and isinstance(default, list):
         return [_found(one, default[0]) for one in value] if default else value
-    is_path = isinstance(value, str) and value and (default is None or "/" in default)
-    return str(Path(value).resolve()) if is_path and Path(value).exists() else value
+    if not isinstance(value, str) or not (default is None or "/" in default):
+        return value
+    made = default is None and "/" in value and Path(value).parent.is_dir()
+    return str(Path(value).resolve()) if value and (made or Path(value).exists()) else value
 
 
 @contextmanager

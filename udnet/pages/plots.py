@@ -68,8 +68,9 @@ PHASES = {"interpreter": "#bbbbbb", "import": "#56B4E9", "load": "#E69F00", "fir
 
 
 def use():
-    """Draw in the workbench's style from here on, whatever this user's own settings are."""
+    """Draw and show in the workbench's style from here on, whatever this user's own settings are."""
     plt.style.use(["default", STYLE])
+    pd.set_option("display.max_colwidth", None)  # nothing in a table is cut off
 
 
 def look(variant):
