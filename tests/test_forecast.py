@@ -190,3 +190,14 @@ def test_forecasts_are_held_against_trials_in_a_table(tmp_path, monkeypatch):
     assert list(table.trials) == [2, 0]  # what will not fit is forecast alone
     assert table.measured_bytes.notna().tolist() == [True, False]
     assert table.peak_bytes[0] == pytest.approx(table.measured_bytes[0], rel=0.1)
+
+
+def test_a_trial_that_fails_where_its_forecast_fits_is_said_in_the_table(tmp_path, monkeypatch):
+    fine = Forecast("mnn", 64, 64, 100.0, 90.0, 120.0, 50, ((20, 20), (16, 16)))
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: [fine])
+    monkeypatch.setattr(forecast.exporters, "made", lambda *_: tmp_path / "m.onnx")
+    failed = trial.Result([{"status": "error", "error": "ended by SIGSEGV"}])
+    monkeypatch.setattr(trial, "run", lambda one: failed)
+    (row,) = forecast.run(tmp_path, {("dynamo-18", 64, 64): 2}, progress=False).itertuples()
+    assert (row.peak_bytes, row.trials, row.error) == (100, 0, "ended by SIGSEGV")
+    assert np.isnan(row.measured_bytes)

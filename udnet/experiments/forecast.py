@@ -249,7 +249,8 @@ def _held_against(weights, cases, export, height, width):
             results = [trial.run(asked) for _ in range(trials)]
         peaks = [max(row["peak_bytes"] for row in result.rows) for result in results if result.status == "ok"]
         sizes["measured_bytes"] = np.median(peaks) if peaks else np.nan
-        yield about | pd.Series(sizes).round().to_dict() | {"trials": len(peaks)}
+        error = next((result.error for result in results if result.status != "ok"), one.error)
+        yield about | pd.Series(sizes).round().to_dict() | {"trials": len(peaks), "error": error}
 
 
 def read(folder):
