@@ -291,6 +291,29 @@ def test_a_signal_ends_the_program_as_an_exception_does(monkeypatch, name, code)
 
 
 @with_signals
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_a_library_makes_another_error_of(monkeypatch, name):
+    number = getattr(signal, name)
+
+    def draw(*_):
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(publish, "draw", draw)
+    before = signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+    try:
+        if name == "SIGINT":
+            assert main(["figures"]) == 130
+        else:
+            with pytest.raises(SystemExit, match=str(128 + number)):
+                main(["figures"])
+    finally:
+        signal.signal(number, before)
+
+
+@with_signals
 def test_a_signal_that_is_ignored_stays_so(monkeypatch):
     monkeypatch.setattr(publish, "draw", lambda *_: signal.raise_signal(signal.SIGHUP) or [])
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup

@@ -212,16 +212,26 @@ def test_workers_of_another_version_are_refused(cluster, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_run_on_the_same_workers_is_told(client, album):
-    first, second = (pictures.Enhancing(own("SAME"), "default") for _ in range(2))
-
+def test_another_run_on_the_same_workers_is_refused(client, cluster, album, tmp_path, capfd):
     def each(pairs):
-        for outcome in pictures.on(client, first)(pairs):
-            client.register_plugin(second)
+        for place, outcome in enumerate(pictures.on(client, pictures.Enhancing(own("SAME"), "default"))(pairs)):
+            if place == 0:
+                with workers.connected(cluster.scheduler_address) as other:
+                    second = pictures.on(other, pictures.Enhancing(own("SAME"), "default"))
+                    refused = folders.enhance_path(second, album, tmp_path / "second", BY, progress=False)
+                    assert (refused.done, refused.missing) == (0, COUNT)
             yield outcome
 
-    outcome = folders.enhance_path(each, album, album.parent / "out", BY, progress=False)
-    assert outcome.done and outcome.failures and all("another run" in said for _, said in outcome.failures)
+    assert folders.enhance_path(each, album, tmp_path / "out", BY, progress=False) == (COUNT, 0, [], 0)
+    assert "udnet: the workers enhance for another run meanwhile: wait for that one\n" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_leaves_the_workers_to_the_next(client, cluster, album):
+    with workers.connected(cluster.scheduler_address) as other:
+        killed = pictures.Enhancing(own("SAME"), "default")
+        pictures._begin(other, killed)
+    assert enhance(client, pictures.Enhancing(own("SAME"), "default"), album) == (COUNT, 0, [], 0)
 
 
 # --- processes of their own ---
@@ -259,8 +269,20 @@ def scheduler(address):
     return running("scheduler", *about, words="Scheduler at")
 
 
-def worker(address, before=()):
-    return running("worker", address, "--nthreads", "1", "--no-dashboard", words="Registered to", before=before)
+def worker(address, *about, before=()):
+    about = ["--nthreads", "1", "--no-dashboard", *about]
+    return running("worker", address, *about, words="Registered to", before=before)
+
+
+@pytest.mark.slow
+def test_a_picture_too_large_for_one_worker_goes_to_another(tmp_path, address):
+    for place in range(COUNT):
+        write(Picture(gradient(480, 640 + place)), tmp_path / "in" / f"{place}.png")
+    little, much = (["--memory-limit", size] for size in ("210MiB", "2GiB"))
+    with scheduler(address), worker(address, *little), worker(address, *much), workers.connected(address) as client:
+        client.wait_for_workers(2)
+        outcome = enhance(client, pictures.Enhancing(None, "default"), tmp_path / "in")
+    assert outcome == (COUNT, 0, [], 0)
 
 
 @pytest.mark.slow
@@ -361,7 +383,7 @@ def test_a_study_a_machine(tmp_path, address, any_weights):
         return {name: len(set(one.trials.trial[one.trials.status == "ok"])) for name, one in studies.items()}
 
     with scheduler(address), worker(address):
-        with worker(address, other) as lost:
+        with worker(address, before=other) as lost:
             ending = threading.Thread(target=_end_after, args=(lost, tmp_path / "out" / "another" / "trials.csv"))
             ending.start()
             ended = study(tmp_path, "onnx", *arguments, WAIT_SECONDS="3")
@@ -369,7 +391,7 @@ def test_a_study_a_machine(tmp_path, address, any_weights):
         assert ended.returncode == 1 and "no worker of another is left: start one; the same command" in ended.stderr
         before = trials()
         assert before[here] == 4 and 0 < before["another"] < 4
-        with worker(address, other):
+        with worker(address, before=other):
             assert study(tmp_path, "onnx", *arguments).returncode == 0
     assert trials() == {here: 4, "another": 4}
 

@@ -125,7 +125,10 @@ def test_a_picture_that_changes_meanwhile_is_not_done(album):
     assert rows(album) == [] and run(identity, album) == (3, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["two\nlines.png", 'a "quote", and more.png', os.fsdecode(b"\xff.png")])
+@pytest.mark.parametrize(
+    "name",
+    ["two\nlines.png", "two\rlines.png", "two\r\nlines.png", 'a "quote", and more.png', os.fsdecode(b"\xff.png")],
+)
 def test_any_name(album, name):
     try:
         (album / "a.png").rename(album / name)

@@ -1,5 +1,6 @@
 """Files and folders: what is enhanced into what, what is left alone, what is said."""
 
+import errno
 import os
 
 import numpy as np
@@ -189,6 +190,32 @@ def test_a_link_to_nothing_is_a_picture_that_fails(album, tmp_path, capfd):
     ((path, said),) = enhance(identity, album, tmp_path / "out", progress=False)
     assert path == album / "dangling.png" and said == f"{path}: a link to nothing: name a picture"
     assert names(tmp_path / "out") == ALBUM and "1 of 5 failed" in capfd.readouterr().err
+
+
+def test_a_link_to_a_folder_is_told(album, tmp_path, capfd):
+    (album / "elsewhere").symlink_to(tmp_path)
+    assert enhance(identity, album, tmp_path / "out", progress=False) == []
+    assert names(tmp_path / "out") == ALBUM
+    assert (
+        capfd.readouterr().err == f"udnet: {album}: left out elsewhere: a link to a folder: name that folder itself\n"
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(album, tmp_path, monkeypatch, capfd):
+    scan = os.scandir
+
+    def closed(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    ((path, said),) = enhance(identity, album, tmp_path / "out", progress=False)
+    assert (
+        path == album / "reef" / "deep"
+        and said == f"{path}: cannot be opened (Permission denied): check its permissions"
+    )
+    assert names(tmp_path / "out") == ALBUM[:-1] and f"udnet: {said}\n" in capfd.readouterr().err
 
 
 def only_videos(folder):

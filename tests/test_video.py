@@ -141,20 +141,21 @@ def test_colours_stay_as_they_are(tmp_path, size, about):
         assert np.abs(before.astype(float) - after).mean() < 1.5
 
 
-def rotated(path):
-    """The same MP4 with the display matrix of a phone that was held upright: a quarter turn clockwise."""
+TURNED = 0, 1, -1, 0  # a quarter turn clockwise: a phone that was held upright
+
+
+def with_matrix(path, a, b, c, d):
+    """The same MP4 with a display matrix."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
-    unit = (1 << 16).to_bytes(4, "big")
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    none = bytes(4)
-    data[at : at + 36] = none + unit + none + minus + none + none + none + none + (1 << 30).to_bytes(4, "big")
+    whole = (a, b, 0, c, d, 0, 0, 0, 1 << 14)
+    data[at : at + 36] = b"".join(round(one * 65536).to_bytes(4, "big", signed=True) for one in whole)
     path.write_bytes(data)
     return path
 
 
 def test_a_turned_video_comes_out_upright(tmp_path):
-    source = rotated(make(tmp_path / "in.mp4", 4, sound=None))
+    source = with_matrix(make(tmp_path / "in.mp4", 4, sound=None), *TURNED)
     run(lambda pixels: pixels, source, tmp_path / "out.mp4")
     upright = [np.rot90(one, -1) for one in frames(source)[1]]
     for before, after in zip(upright, frames(tmp_path / "out.mp4")[1], strict=True):
@@ -198,6 +199,14 @@ def test_what_is_done_is_kept(tmp_path, suffix):
     assert video.enhance_video(invert, source, out, ("another", BY[1]), progress=False) == (COUNT, 0)
     make(source, COUNT - 2)
     assert run(invert, source, out) == (COUNT - 2, 0)
+
+
+def test_an_enhanced_video_that_was_cut_is_done_anew(tmp_path):
+    source, out = make(tmp_path / "in.mkv"), tmp_path / "out.mkv"
+    run(invert, source, out)
+    out.write_bytes(out.read_bytes()[: out.stat().st_size * 2 // 3])
+    assert run(invert, source, out) == (COUNT, 0)
+    assert len(frames(out)[0]) == COUNT
 
 
 def test_segments_of_another_video_are_not_taken(tmp_path):
@@ -250,8 +259,11 @@ def silent(path):
         (lambda path: path, "no such file"),
         (lambda path: make(path, color_trc=16), "high dynamic range"),
         (lambda path: make(path, sound="pcm_u8"), "holds no sound"),
+        (lambda path: with_matrix(make(path.with_suffix(".mp4")), -1, 0, 0, 1), "to be mirrored"),
+        (lambda path: with_matrix(make(path.with_suffix(".mp4")), 0, 1, 1, 0), "to be mirrored"),
+        (lambda path: with_matrix(make(path.with_suffix(".mp4")), 0.6, 0.8, -0.8, 0.6), "turned by an angle"),
     ],
-    ids=["text", "cut", "absent", "HDR", "sound"],
+    ids=["text", "cut", "absent", "HDR", "sound", "mirrored", "transposed", "by an angle"],
 )
 def test_what_cannot_be_done_right(tmp_path, make_source, words):
     source = make_source(tmp_path / "in.mkv")

@@ -91,21 +91,32 @@ def _drop_output():
 
 @contextmanager
 def _ended_by_signals():
-    """While this holds, SIGTERM and SIGHUP end the program as an exception does, so that what is open is put away."""
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in signals}
+    """While this holds, SIGTERM and SIGHUP end the program as an exception does, so that what is open is put away.
+
+    Where a library makes another error of that exception, or of Ctrl-C's, as some do while they are imported or write a
+    file, it is raised again.
+    """
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before, came = {number: signal.getsignal(number) for number in signals}, []
 
     def end(number, _):
-        for other in handled:
-            signal.signal(other, signal.SIG_IGN)  # the first is enough: a second would end the putting away
-        raise SystemExit(128 + number)
+        came.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+        if number != signal.SIGINT:
+            for other in handled:
+                signal.signal(other, signal.SIG_IGN)  # the first is enough: a second would end the putting away
+        raise came[-1]
 
+    usual = (signal.SIG_DFL, signal.default_int_handler)  # not those of nohup
     main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
-    handled = [number for number in signals if main_thread and before[number] == signal.SIG_DFL]  # not under nohup
+    handled = [number for number in signals if main_thread and before[number] in usual]
     for number in handled:
         signal.signal(number, end)
     try:
         yield
+    except Exception:
+        if came:
+            raise came[-1] from None
+        raise
     finally:
         for number in handled:
             signal.signal(number, before[number])
@@ -333,9 +344,11 @@ def _enhance_video(arguments, enhancer):
 def _enhance_on_cluster(arguments):
     from udnet.cluster import workers
     from udnet.system import guard
+    from udnet.variants.enhancer import choose
 
     if not arguments.photo.is_dir():
         raise Error(f"{arguments.photo}: no folder: --cluster is for one of pictures")
+    choose(arguments.variant, arguments.memory_limit, arguments.scratch)  # refused here, before anything is started
     limit, total = arguments.memory_limit, arguments.memory_limit or guard.free() // 2
     with workers.connected(arguments.cluster, arguments.threads, total) as client:
         from udnet.cluster import pictures
@@ -457,7 +470,10 @@ def plan(arguments):
     known = _fitted(arguments.study) if arguments.study else prediction.read()
     fits = prediction.ask(known, arguments.limit, size)
     if not fits:
-        least = min(prediction.ask(known, size=size or (16, 16)), key=lambda one: one.limit_bytes)
+        least = min(prediction.ask(known, size=size or (16, 16)), key=lambda one: one.limit_bytes, default=None)
+        if least is None:
+            far = f"{arguments.size} is beyond {prediction.BEYOND} times the largest side of the study"
+            raise Error(f"{far}: study larger pictures, or ask forecast")
         wanted = f"{arguments.size or 'any picture'} takes a limit of {mib(least.limit_bytes)}, by {least.variant}"
         return _tell(f"nothing keeps within {mib(arguments.limit)}: {wanted}", 1)
     print(prediction.as_text(fits, arguments.limit))

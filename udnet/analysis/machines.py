@@ -274,6 +274,7 @@ def described(studies):
         "memory": lambda one: f"{one.machine['memory_bytes'] / 2**30:.1f} GiB",
         "system": lambda one: f"{one.machine['system']} {one.machine['kernel']}, {one.machine['allocator']}",
         "study": lambda one: f"{one.machine['grid']}, {one.counted}, {one.machine['date'][:10]}",
+        "weights": lambda one: one.machine["weights"].removeprefix("weights: "),
         "commit": lambda one: one.machine["commit"],
     }
     return pd.DataFrame({name: {fact: tell(one) for fact, tell in facts.items()} for name, one in studies.items()})

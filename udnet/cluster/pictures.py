@@ -8,9 +8,11 @@ import shutil
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from distributed import KilledWorker, WorkerPlugin, get_worker
 
@@ -20,12 +22,20 @@ from udnet.network import prepared
 from udnet.pictures import folders, photographs
 from udnet.pictures.images import PictureError
 from udnet.system import files, memory
+from udnet.tiled.schedule import OverLimit
 from udnet.variants import enhancer
 
 AHEAD = 2  # pictures that a worker has: the one that it enhances, and the next
 ASK_SECONDS = 1  # how often the cluster is asked how it is
 TAKEN = "the workers enhance for another run meanwhile: wait for that one"
 NEXT = 16 * memory.MIB  # of a worker's limit, for the file of the next picture and what dask does meanwhile
+
+
+class NoRoom(NamedTuple):
+    """What comes back in place of a picture that is too large for the memory limit of a worker."""
+
+    worker: str  # its address
+    said: str
 
 
 class Enhancing(WorkerPlugin):
@@ -43,6 +53,7 @@ class Enhancing(WorkerPlugin):
         paths = [prepared.prepared(self.weights, form) for form in self.variant.forms]
         self.files = [(path.name, path.read_bytes()) for path in paths]
         self.asked, self.tiled = variant, self.variant.schedule == "tiled"
+        self.client = None  # of the run, by dask's id
 
     def __getstate__(self):
         return vars(self) | {"variant": None}  # a variant holds functions that pickle cannot send
@@ -68,7 +79,10 @@ class Enhancing(WorkerPlugin):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def enhance(self, name, data, suffix):
-        """The bytes of a picture's file, enhanced, in the format of a suffix; and how many notes it had no room for."""
+        """The bytes of a picture's file, enhanced, in the format of a suffix; and how many notes it had no room for.
+
+        A picture that is too large for this worker's limit is `NoRoom`.
+        """
         with self.turn, files.temporary_folder() as folder:
             enhance = self.enhancer  # another run may take its place meanwhile
             if enhance is None:
@@ -84,7 +98,10 @@ class Enhancing(WorkerPlugin):
             try:
                 left_out = folders.enhance_file(lambda picture: enhance(picture, held), source, out, begin)
             except Error as error:
-                raise PictureError(str(error).replace(str(source), name).replace(str(out), name)) from None
+                said = str(error).replace(str(source), name).replace(str(out), name)
+                if isinstance(error.__cause__, OverLimit):
+                    return NoRoom(get_worker().address, said)
+                raise PictureError(said) from None
             return out.read_bytes(), left_out
 
 
@@ -101,8 +118,9 @@ def on(client, enhancing):
 
     def each(pairs):
         pairs, sent, alone = iter(pairs), {}, None
+        refused = {}  # the workers that had no room for a picture
+        _begin(client, enhancing)
         try:
-            _begin(client, enhancing)
             while True:
                 count = len(workers.addresses(client))
                 for pair in islice(pairs, max(0, AHEAD * count - len(sent))):
@@ -117,32 +135,62 @@ def on(client, enhancing):
                     raise Error("no worker is left: start some")
                 for future in _ended(sent):
                     pair = sent.pop(future)
-                    yield pair, _outcome(future, pair)
+                    outcome = _outcome(future, pair)
+                    if isinstance(outcome, NoRoom):
+                        refused.setdefault(pair, set()).add(outcome.worker)
+                        if others := workers.addresses(client) - refused[pair]:
+                            sent[_send(client, enhancing.id, pair, others)] = pair
+                            continue
+                        outcome = PictureError(outcome.said)
+                    yield pair, outcome
         finally:
             if client.status == "running":
                 client.cancel(list(sent))
-                client.unregister_worker_plugin(enhancing.name)
+                _end(client, enhancing)
 
     return each
 
 
 def _begin(client, enhancing):
-    """Load the network on every worker."""
+    """Load the network on every worker; `Error` where they enhance for another run that is still there."""
+    enhancing.client = client.id
+    others = {*client.run(_whose).values()} - {None}
+    if others & client.run_on_scheduler(_clients):
+        raise Error(TAKEN)
     try:
         client.register_plugin(enhancing)
-    except Error:
-        raise
     except Exception as error:  # whatever a runtime raises there
+        _end(client, enhancing)
+        if isinstance(error, Error):
+            raise
         raise Error(f"a worker cannot load {enhancing.asked}: {photographs.line(error)}") from error
 
 
-def _send(client, id, pair):
+def _end(client, enhancing):
+    with suppress(ValueError):  # another run took its place at the same moment, and ended
+        client.unregister_worker_plugin(enhancing.name)
+
+
+def _whose(dask_worker):
+    """The client for which a worker enhances, by dask's id; None where it does not."""
+    plugin = dask_worker.plugins.get(Enhancing.name)
+    return plugin and plugin.client
+
+
+def _clients(dask_scheduler):
+    """Those that are connected."""
+    return {*dask_scheduler.clients}
+
+
+def _send(client, id, pair, among=None):
+    """Send a picture to a worker, of some if they are there."""
     photographs.header(pair.source, pair.target)  # refused here, before it goes anywhere
     try:
         data = pair.source.read_bytes()
     except OSError as error:
         raise PictureError(f"{pair.source}: cannot be opened ({error.strerror}): check its permissions") from error
-    return client.submit(_enhance, id, str(pair.source), data, pair.target.suffix, pure=False)
+    about = {"pure": False, "workers": among and sorted(among), "allow_other_workers": bool(among)}
+    return client.submit(_enhance, id, str(pair.source), data, pair.target.suffix, **about)
 
 
 def _ended(sent):
@@ -154,11 +202,14 @@ def _ended(sent):
 
 
 def _outcome(future, pair):
-    """How many notes were left out of a picture that is now written, or the `Error` of its failure."""
+    """How many notes were left out of a picture that is now written, the `Error` of its failure, or `NoRoom`."""
     if future.status not in ("finished", "error"):
         raise Error(workers.GONE)
     try:
-        data, left_out = future.result()
+        made = future.result()
+        if isinstance(made, NoRoom):
+            return made
+        data, left_out = made
         pair.target.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(pair.target, note=pair.note) as part:
             part.write_bytes(data)

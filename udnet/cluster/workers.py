@@ -13,7 +13,7 @@ from udnet.system import guard, machine, memory
 from udnet.system.memory import MIB
 
 LOCAL = "local"  # in place of an address
-GONE = "the scheduler is gone: start one"
+GONE = "the scheduler is gone: start one, and workers where they ended with it"
 CONNECT_SECONDS = 10
 WAIT_SECONDS = 60  # for a worker, where there is none any more
 QUIET = {

@@ -1,7 +1,7 @@
 """How much memory a model will need at a size, before it is run there: from small pictures, and from its graph.
 
 What a picture adds to a process grows with what the graph's tensors take at once (`lifetimes`), along a line that a few
-small pictures of the same shape show. It is followed from what the process holds once the model is loaded. Three things
+small pictures of the same shape show. It is followed from what the process holds once the model is loaded. Some things
 bend it:
 
 - The arena of a default session grows in steps. So the small pictures are run in an arena whose steps are as much
@@ -14,6 +14,10 @@ bend it:
   picture differ: they take up to three times what the small one shows, or nearly nothing.
 - What loading has left free in an arena takes small pictures in, too. No such session takes less than the lean one, nor
   more than three times what a picture adds there.
+- Where other tensors are the most at once in a small picture than in the large one, the line may be too steep: then
+  nothing is sure but that the large one's are held.
+- Where a graph's tensors cannot be counted, the line is one of pixels, or of their square where that fits better, as it
+  does with attention between all parts of a picture.
 
 `run` holds forecasts against trials at those sizes, for three exports of UDnet.
 """
@@ -41,10 +45,11 @@ TRIED = 400 * MIB  # of tensors at once, in a picture that is tried
 UNCOUNTED = 1024  # bytes a pixel, where a graph's tensors cannot be counted: the line is then one of pixels
 
 # How far the truth may be, as measured (`forecasts.csv`): factors of what a picture adds along a line, or in an arena
-LINE, ARENA = (0.95, 1, 1.05), (0.85, 1, 1.2)
-OTHER = (0.6, 1, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
+LINE, ARENA = (0.95, 1.05), (0.85, 1.2)
+OTHER = (0.6, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
+UNSURE = (0.5, 2)  # along any line, where a graph's tensors cannot be counted
 APART = 3 * MIB  # equal trials may be
-HEAP = (0, 0.7, 3)  # and of what a small picture's heap takes on top of the lean session: least, usual, most
+HEAP = (0.7, 3)  # and of what a small picture's heap takes on top of the lean session: usual, most
 HEAP_TRIALS = 3  # of that small picture
 FULL = 3  # times what a picture adds to the lean session, at the most in an arena
 LEAN = "onnx-lean"
@@ -87,7 +92,9 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
     size = images.parse_size(size) if isinstance(size, str) else size
     graphs.need_size(file, *size)
     sizes = _sizes(file, size)
-    held, counted = {one: _tensors(file, one) for one in (size, *sizes)}, _is_counted(file, size)
+    tops = [_top(file, one) for one in (size, *sizes)]
+    counted, alike = None not in tops, len({top and top.node for top in tops}) == 1
+    held = {one: _tensors(file, one) for one in (size, *sizes)}
 
     @cache
     def added(name, small, repeat=0):
@@ -103,30 +110,37 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
 
     @cache
     def line(name):
-        """What the picture will add, by the line through what the small ones add."""
+        """The least and the usual that the picture will add, by the line through what the small ones add."""
         names = {one: down(name, one) if name in scaled.ARENAS else name for one in sizes}
-        return _at(held[size], [(held[one], added(names[one], one)[2]) for one in sizes])
+        points = [(held[one], added(names[one], one)[2]) for one in sizes]
+        straight = _at(held[size], points)
+        if not counted:
+            return straight, max(straight, _at(held[size], points, (1, 2)))
+        return straight if alike else min(straight, held[size]), straight
 
     def down(name, small):
         """The name of a variant whose allocator is as much smaller as the tensors of a small picture are."""
         return f"{name}/{held[size] / held[small]:.2f}"
 
+    def factors(usual):
+        return usual if counted else UNSURE
+
     def more(name, loaded):
         """The least, the usual and the most that the picture will add to what a process holds once loaded."""
         if name not in scaled.SESSIONS:
-            return [factor * line(name) for factor in (LINE if name == LEAN else OTHER)]
-        lean, (lean_loaded, _, shown) = line(LEAN), added(LEAN, sizes[0])
+            (least, usual), (low, high) = line(name), factors(LINE if name == LEAN else OTHER)
+            return low * least, usual, high * usual
+        (lean_least, lean), (lean_loaded, _, shown) = line(LEAN), added(LEAN, sizes[0])
         left = max(0, loaded - lean_loaded)  # by loading, for pictures to use
         if name in scaled.HEAPS:
             small = [added(down(name, sizes[0]), sizes[0], repeat)[2] for repeat in range(HEAP_TRIALS)]
             heap = max(0, np.mean(small) - shown) * held[size] / held[sizes[0]]
-            least, usual, most = (factor * lean + share * heap for factor, share in zip(LINE, HEAP, strict=True))
-            return least - left, usual, most
-        usual = max(line(name), lean - left)
-        least, usual, most = (factor * usual for factor in ARENA)
-        if left > shown:  # the small pictures were lost in it
-            most = max(most, FULL * lean)
-        return least, usual, most
+            low, high = factors(LINE)
+            return low * lean_least - left, lean + HEAP[0] * heap, high * lean + HEAP[1] * heap
+        (least, usual), (low, high) = line(name), factors(ARENA)
+        usual = max(usual, lean - left)
+        most = max(high * usual, FULL * lean if left > shown else 0)  # the small pictures were lost in what is left
+        return low * max(least, lean_least - left), usual, most
 
     for name in variants() if names is None else names:
         try:
@@ -167,26 +181,33 @@ def _sizes(file, size):
 
 def _tensors(file, size):
     """Bytes of a graph's tensors at once."""
+    top = _top(file, size)
+    return top.bytes if top else UNCOUNTED * size[0] * size[1]
+
+
+def _top(file, size):
+    """Where a graph's tensors take most at once; None where they cannot be counted."""
     try:
-        return lifetimes.peak(file, *size, "in-place").bytes
+        return lifetimes.peak(file, *size, "in-place")
     except Error:
-        return UNCOUNTED * size[0] * size[1]
+        return None
 
 
-def _is_counted(file, size):
-    try:
-        return bool(graphs.read(file, *size))
-    except Error:
-        return False
+def _at(tensors, points, powers=(1,)):
+    """A line's value there; its points are (tensors, added) in bytes, each as near as its own size asks.
 
-
-def _at(tensors, points):
-    """A line's value there; its points are (tensors, added) in bytes, each as near as its own size asks."""
+    `powers`: of the tensors, of which the one that fits best is taken.
+    """
     held, added = np.array(points, float).T
     weights = 1 / np.maximum(added, MIB)
-    design = np.stack([np.ones_like(held), held], axis=1)
-    fixed, slope = np.linalg.lstsq(design * weights[:, None], added * weights)[0]
-    return fixed + max(slope, 0) * tensors
+    fits = []
+    for power in powers:
+        grown = (held / held.max()) ** power
+        design = np.stack([np.ones_like(held), grown], axis=1)
+        (fixed, slope), *_ = np.linalg.lstsq(design * weights[:, None], added * weights)
+        off = np.square((fixed + slope * grown - added) * weights).sum()
+        fits.append((off, fixed + max(slope, 0) * (tensors / held.max()) ** power))
+    return min(fits)[1]
 
 
 def as_text(forecasts, limit=None):

@@ -7,7 +7,6 @@ refused.
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,14 +65,14 @@ def to_ncnn(path, out, form):
     import ncnn
     import onnx
 
-    graph = onnx.load(path).graph
+    model = onnx.load(path)
+    graph = model.graph
     if misread := {node.op_type for node in graph.node if _takes_axes(node)}:
         raise _refused(path, "ncnn", f"pnnx drops the axes that {few(sorted(misread))} takes; export it with opset 12")
     pnnx = Path(importlib.util.find_spec("pnnx").submodule_search_locations[0], "pnnx")  # importing it imports torch
     with temporary_folder() as folder:
-        model = folder / "model.onnx"
-        shutil.copyfile(path, model)
-        said = _said([pnnx, model.name, "fp16=0", *_shapes(graph)], folder)
+        onnx.save(model, folder / "model.onnx")  # with the weights that lie in other files
+        said = _said([pnnx, "model.onnx", "fp16=0", *_shapes(graph)], folder)
         if not (folder / "model.ncnn.bin").exists():
             raise _refused(path, "ncnn", f"pnnx: {'; '.join(said[-2:])}")
         magic, counts, *layers = (folder / "model.ncnn.param").read_text().splitlines()

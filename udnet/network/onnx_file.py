@@ -20,6 +20,7 @@ KINDS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} |
     "bool",
 }
 CHANNELS = (1, 3, 4)  # of a picture
+STEPS = {"FLOAT16": 4 / 2**10, "BFLOAT16": 4 / 2**7, "UINT8": 1 / 255, "INT8": 1 / 127}  # of coarse types (see `step`)
 
 
 class Input(NamedTuple):
@@ -116,6 +117,15 @@ def read(path, given=()):
         said = ", ".join(f"{name} {by(one.shape)}" for name, one in inputs.items()) or "none"
         raise Error(f"{path}: takes no picture, as a batch of them or one alone: its inputs are {said}")
     return OnnxFile(path, picture, layouts[picture], inputs, _parsed(given, inputs, picture, path))
+
+
+def step(path):
+    """How far outputs of a file may differ by their type alone, relative to its scale: four roundings, or a level."""
+    import onnx
+
+    outputs = onnx.load(path, load_external_data=False).graph.output
+    names = [onnx.TensorProto.DataType.Name(one.type.tensor_type.elem_type) for one in outputs]
+    return max((STEPS.get(name, 0.0) for name in names), default=0.0)
 
 
 def _input(declared, path):

@@ -49,7 +49,10 @@ class Done:
 
     def _read(self):
         with files.reading(self.path, DAMAGED):
-            text = self.path.read_text(**CODING) if self.path.exists() else _text(None)
+            text = _text(None)
+            if self.path.exists():
+                with open(self.path, newline="", **CODING) as file:  # a name may hold the end of a line, of any kind
+                    text = file.read()
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         if not text.startswith(_text(None)):
             raise Error(f"{self.path}: no table of enhanced pictures: give that file another name, or name another OUT")
@@ -90,11 +93,13 @@ class Done:
 
 def _text(*rows):
     """Rows as the lines of the file; None for the names of the columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    lines = []
     for row in rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")  # so a name with either of the two is quoted
         writer.writerow(row or dict(zip(COLUMNS, COLUMNS, strict=True)))
-    return text.getvalue()
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def _state(path):

@@ -94,7 +94,7 @@ def enhance_path(each, source, out, by, again=False, progress=True):
     a folder.
     """
     source, out = Path(source), Path(out)
-    pairs = _pairs(source, out)
+    pairs, closed = _pairs(source, out)
     if not source.is_dir():
         count, failures = _enhance(each(pairs))
         return Outcome(count, 0, failures, len(pairs) - count - len(failures))
@@ -107,10 +107,12 @@ def enhance_path(each, source, out, by, again=False, progress=True):
             each(noted), progress, total=len(pairs), initial=len(pairs) - len(todo), desc="enhance", bar_format=BAR
         ) as outcomes:
             count, failures = _enhance(outcomes)
+    for failure in closed:
+        _say(failure[1])
     missing = len(todo) - count - len(failures)
     if failures or missing:
         _say(f"{source}: {_summary(len(pairs), len(failures), missing, out)}")
-    return Outcome(count, len(pairs) - len(todo), failures, missing)
+    return Outcome(count, len(pairs) - len(todo), failures + closed, missing)
 
 
 def _summary(count, failed, missing, out):
@@ -144,17 +146,20 @@ def _say(line):
 
 
 def _pairs(source, out):
-    """Which file is enhanced into which, a list of `Pair`, checked as far as can be before any work."""
+    """Which file is enhanced into which, a list of `Pair`, checked as far as can be before any work.
+
+    And the folders within that cannot be read, as failures.
+    """
     if not os.path.exists(source):  # os.path: a name too long for the system is no such file either
         raise PictureError(f"{source}: no such file or folder: name a picture or a folder of pictures")
     if not source.is_dir():
-        pairs = [Pair(source, out / source.name if os.path.isdir(out) else out)]
+        pairs, closed = [Pair(source, out / source.name if os.path.isdir(out) else out)], []
         folder = pairs[0].target.parent
     else:
         root, folder = source.resolve(), out
         if root.is_relative_to(out.resolve()):
             raise PictureError(f"{out}: holds the pictures to enhance: name another folder to write into")
-        found = [path.relative_to(source) for path in sorted(source.rglob("*")) if not path.is_dir()]
+        found, links, closed = _found(source)
         found = [
             path
             for path in found
@@ -167,8 +172,10 @@ def _pairs(source, out):
             for path in found
             if path.suffix.lower() in KINDS and not _is_reference(path, found)
         ]
-        for line in _left_out((path.suffix.lower() for path in found), written):
+        for line in _left_out((path.suffix.lower() for path in found), written, links):
             _say(f"{source}: left out {line}")
+        if not pairs and closed:
+            raise PictureError(closed[0][1])
         if not pairs:
             raise PictureError(f"{source}: no pictures in it: name a folder with {photographs.format_names()} files")
     for pair in pairs:
@@ -176,11 +183,29 @@ def _pairs(source, out):
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PictureError(f"{nearest}: not a folder that can be written into: name another")
-    return pairs
+    return pairs, closed
 
 
-def _left_out(suffixes, written):
-    """What a folder holds beside its pictures, a line each; `written`: folders in it that earlier runs wrote."""
+def _found(source):
+    """The files of a folder and of those within, their links to folders, and failures: folders that cannot be read."""
+    found, links, closed = [], [], []
+
+    def failed(error):
+        said = f"{error.filename}: cannot be opened ({error.strerror}): check its permissions"
+        closed.append((Path(error.filename), said))
+
+    for folder, within, names in os.walk(source, onerror=failed):
+        place = Path(folder).relative_to(source)
+        found += [place / name for name in names]
+        links += [place / name for name in within if os.path.islink(os.path.join(folder, name))]
+    return sorted(found), sorted(links), closed
+
+
+def _left_out(suffixes, written, links):
+    """What a folder holds beside its pictures, a line each.
+
+    `written`: folders in it that earlier runs wrote; `links`: those to folders elsewhere.
+    """
     counts = Counter(suffixes)
 
     def told(kinds):
@@ -192,6 +217,8 @@ def _left_out(suffixes, written):
         yield f"{videos}: a video is enhanced by itself: enhance VIDEO.mp4 OUT.mp4"
     if folders := ", ".join(sorted(str(one) for one in written if written.isdisjoint(one.parents))):
         yield f"{folders}: enhanced by an earlier run: name such a folder itself to enhance it again"
+    if links:
+        yield f"{', '.join(map(str, links))}: a link to a folder: name that folder itself"
 
 
 def _is_reference(path, found):

@@ -33,7 +33,7 @@ MOST = 60  # frames of a segment
 BAR = "{desc} {n_fmt} of {total_fmt} |{bar}| {a_minute} frames a minute, {remaining} left"
 GAP = 3  # frames by which a video may end before the time that its file tells
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions by FFmpeg's numbers
-UNSPECIFIED, BT709, BT601, MPEG = 2, 1, 5, 1  # colour spaces and a range, by FFmpeg's numbers
+RGB, UNSPECIFIED, BT709, BT601, MPEG = 0, 2, 1, 5, 1  # colour spaces and a range, by FFmpeg's numbers
 HIGH = 720  # rows from which a colour space that is not told is taken for BT.709
 
 
@@ -279,6 +279,8 @@ class _Video:
             raise PictureError(f"{self.path}: its pictures are interlaced: make them progressive first")
         if transfer := HDR.get(frame.color_trc):
             raise PictureError(f"{self.path}: high dynamic range ({transfer}): convert it to BT.709 first")
+        if not _is_turned_by_quarters(frame):
+            raise PictureError(f"{self.path}: its pictures are to be mirrored, or turned by an angle: do that first")
         if (frame.width, frame.height) != (self.stream.width, self.stream.height):
             raise PictureError(f"{self.path}: its frames change their size: cut it there first")
 
@@ -288,9 +290,18 @@ class _Video:
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), frame.rotation // 90))
 
 
+def _is_turned_by_quarters(frame):
+    """Whether a frame is shown as it is, or after quarter turns, by the matrix that comes with it."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return True
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()  # in 1/65536
+    return (a, b) == (d, -c) and 0 in (a, b)
+
+
 def _colours(frame):
     """The colour space of a frame: where none is told, the one that players take it for."""
-    if frame.colorspace != UNSPECIFIED:
+    if frame.colorspace not in (RGB, UNSPECIFIED):
         return frame.colorspace
     return BT709 if frame.height >= HIGH else BT601
 
@@ -334,6 +345,8 @@ class _Segment:
         context.color_range = frame.color_range or MPEG
         for name in ("colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(given, name))
+        if given.colorspace == RGB:
+            context.colorspace = _colours(frame)
         if shape := given.sample_aspect_ratio:
             context.sample_aspect_ratio = 1 / shape if frame.rotation % 180 else shape
         return stream
@@ -346,7 +359,7 @@ def _join(video, folder, out, mark, count):
 
     def check(part):
         with av.open(os.fspath(part)) as made:
-            found = sum(packet.size > 0 for packet in made.demux(video=0))
+            found = _count(made)
         if found != count:
             raise PictureError(f"{out}: holds {found} of {count} frames, and is not kept: do it --again")
 
@@ -401,11 +414,17 @@ def _packets(container, to):
 
 
 def _finished(path, mark):
-    """How many frames there are in a file that `_join` wrote with this mark; 0 where it is none of those."""
+    """How many frames there are in a file that `_join` wrote with this mark; 0 where it is none of those, or cut."""
     import av
 
     with suppress(OSError, av.error.FFmpegError), av.open(os.fspath(path)) as made:
         said = {name.lower(): text for name, text in made.metadata.items()}  # Matroska has its names in capitals
         found, _, count = said.get("comment", "").rpartition(" ")
-        return int(count) if found == mark else 0
+        if found == mark and int(count) == _count(made):
+            return int(count)
     return 0
+
+
+def _count(made):
+    """The frames of a file that was written here."""
+    return sum(packet.size > 0 for packet in made.demux(video=0))

@@ -24,7 +24,8 @@ def bar(things=None, shown=True, **about):
 
 
 def say(line):
-    """A line that leaves the bar whole, where there is one."""
+    """A line that leaves the bar whole, where there is one; it stays one, whatever name of a file is in it."""
+    line = str(line).replace("\n", "\\n").replace("\r", "\\r")
     tqdm = sys.modules.get("tqdm")
     print(line, file=sys.stderr) if tqdm is None else tqdm.tqdm.write(line, file=sys.stderr)
 

@@ -62,7 +62,10 @@ def read_grid(name, weights=None, model=None, inputs=()):
         raise Error(f"{path} is not a grid: {missing}; compare it with {GRIDS / 'quick.toml'}") from error
     twice = {one.name for one in trials if sum(other.name == one.name for other in trials) > 1}
     if twice:
-        raise Error(f"{path} asks twice for {sorted(twice)[0]}: give each trial once")
+        name = min(twice)
+        if len(files := {one.model or one.weights for one in trials if one.name == name}) > 1:
+            raise Error(f"{path} has two files of one name, {' and '.join(sorted(files))}: rename one")
+        raise Error(f"{path} asks twice for {name}: give each trial once")
     if not trials:
         raise Error(f"{path}: no variant in it takes {model}: give a grid that has one, such as onnx")
     for named in {one.weights for one in trials} - {None}:

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from udnet import Error
-from udnet.network import converters, prepared
+from udnet.network import converters, onnx_file, prepared
 from udnet.system import files, guard, machine
 from udnet.tiled import scratch
 from udnet.trials import tables, trial
@@ -28,6 +28,7 @@ from udnet.variants import catalogue, runtimes
 
 REFERENCE = "pytorch"  # every variant's output is compared with this one's
 SKIPPED = "skipped"  # begins what stands in place of a comparison that could not be made
+BYTES = (np.uint8, np.int8)  # as an output, pictures: their scale is the type's
 SAME = ("processor", "cores", "memory_bytes", "kernel", "packages", "huge_pages", "weights", "grid_sha256")
 RESTART = 0.01  # how far a machine's memory may move, of all of it: a restart moves it by some kB
 
@@ -163,11 +164,21 @@ def _difference(outputs, expected, model):
         return np.nan
     if [one.shape for one in outputs] != [one.shape for one in expected]:
         return np.inf
-    differences = []
-    for one, other in zip(outputs, expected, strict=True):
-        scale = max(1.0, float(np.abs(other).max(initial=0))) if model else 1.0
-        differences.append(float(np.abs(np.subtract(one, other, dtype=np.float64)).max(initial=0)) / scale)
-    return max(differences)
+    return max(_apart(one, other, model) for one, other in zip(outputs, expected, strict=True))
+
+
+def _apart(one, other, model):
+    """The largest difference between two arrays: none between equal values, of which nan is one, and else infinity."""
+    if {one.dtype.kind, other.dtype.kind} & {"S", "U"}:
+        return 0.0 if np.array_equal(one, other) else np.inf
+    kind = other.dtype
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    differences = np.abs(np.subtract(one, other, out=np.zeros_like(one), where=~same))
+    scale = 1.0
+    if model:
+        scale = np.iinfo(kind).max if kind in BYTES else max(1.0, np.abs(other[np.isfinite(other)]).max(initial=0))
+    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0) / scale)
 
 
 def _same(key, before, now):
@@ -231,9 +242,12 @@ class _Growing:
         rows = [row for row in self.parity if (row["variant"], row["weights"]) == _loaded(one)]
         own = [row for row in rows if (row["height"], row["width"]) == (one.height, one.width)]
         for row in own or rows:
-            good = row["error"].startswith(SKIPPED) or row["largest_difference"] <= self.grid.parity_limit
-            if not good:
-                return row["error"] or f"its output differs from {_reference(one)}'s by {row['largest_difference']:.1e}"
+            difference = row["largest_difference"]
+            if row["error"].startswith(SKIPPED) or difference <= self.grid.parity_limit:
+                continue
+            if one.model and difference <= onnx_file.step(one.model):
+                continue
+            return row["error"] or f"its output differs from {_reference(one)}'s by {difference:.1e}"
         return None
 
     def add_parity(self, one, difference, error):

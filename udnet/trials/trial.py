@@ -310,7 +310,7 @@ def main():
         for _ in range(job["runs"]):
             run_once()
     if keep:
-        np.savez(Path(job["folder"]) / "outputs.npz", *kept)
+        np.savez(Path(job["folder"]) / "outputs.npz", *_flat(kept))
 
 
 def _read_feed(said):
@@ -335,6 +335,18 @@ def _outputs(network, pixels, feed, whole):
     if images.is_batch(output, *pixels.shape[:2]):
         images.to_pixels(output, *pixels.shape[:2])  # as whoever enhances pictures does
     return [output]
+
+
+def _flat(outputs):
+    """Every array of outputs: sequences and maps are taken apart, and text is NumPy's own."""
+    for one in outputs:
+        if isinstance(one, dict):
+            yield from _flat([[*one], [*one.values()]])
+        elif isinstance(one, list) and any(isinstance(part, np.ndarray | dict | list) for part in one):
+            yield from _flat(one)
+        else:
+            array = np.asarray(one)
+            yield array.astype(str) if array.dtype == object else array
 
 
 def end_with_parent():
