@@ -34,7 +34,9 @@ class Builder:
         picture = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
         made = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()]
         graph = helper.make_graph(self.nodes, path.stem, picture, made, self.stored)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        domains = {"", *(node.domain for node in self.nodes)}
+        opsets = [helper.make_opsetid(domain, 1 if domain else 18) for domain in sorted(domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         onnx.save(model, path, **external)
         return path
 
@@ -146,3 +148,32 @@ def pyramid(path, channels=24, levels=4, shape=FREE):
         top = build.conv(top, 2 * channels, 2 * channels)
     y = build.conv(top, 2 * channels, 1, activation="Sigmoid")
     return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def attention(path, side=8, channels=32, shape=FREE):
+    """Squares of a picture that all look at one another, with an operator of ONNX Runtime's own: sides in squares."""
+    build = Builder()
+    looks = [build.random.normal(0, 0.1, (channels, channels)).astype(np.float32) for _ in range(2)]
+    squares = build.constant(build.random.normal(0, 0.1, (channels, 3, side, side)).astype(np.float32))
+    x = build.add("Conv", "x", squares, strides=[side, side])
+    x = build.add("Gelu", x, domain="com.microsoft")
+    x = build.add("Reshape", x, build.constant(np.array([0, channels, -1])))
+    x = build.add("Transpose", x, perm=[0, 2, 1])
+    asks, answers = (build.add("MatMul", x, build.constant(look)) for look in looks)
+    seen = build.add("Softmax", build.add("MatMul", asks, build.add("Transpose", answers, perm=[0, 2, 1])), axis=-1)
+    y = build.add("MatMul", seen, x)
+    return build.save(path, {"x": (TensorProto.FLOAT, shape)}, {y: TensorProto.FLOAT})
+
+
+def identity(path, kind):
+    """What comes in comes out, of any kind."""
+    build = Builder()
+    y = build.add("Identity", "x")
+    return build.save(path, {"x": (kind, FREE)}, {y: kind})
+
+
+def words(path):
+    """A picture's numbers as text."""
+    build = Builder()
+    y = build.add("Cast", "x", to=TensorProto.STRING)
+    return build.save(path, {"x": (TensorProto.FLOAT, FREE)}, {y: TensorProto.STRING})

@@ -365,6 +365,16 @@ def test_the_largest_picture_that_a_study_can_tell_of_is_marked(tmp_path):
     assert "or more" not in prediction.as_text(prediction.ask(known, 512 * MIB))
 
 
+def test_a_picture_beyond_what_a_study_can_tell_is_one_line(tmp_path, monkeypatch, capsys):
+    done = fabricate(tmp_path / "study")
+    whole = {name: one for name, one in capacity.models(done).items() if not one.tiled}
+    monkeypatch.setattr(capacity, "models", lambda _: whole)
+    for limit in ([], ["--limit", "1GiB"]):
+        assert main(["plan", "--size", "1088x1088", "--study", str(done.folder), *limit]) == 2
+        said = "1088x1088 is beyond 2 times the largest side of the study: study larger pictures, or ask forecast"
+        assert capsys.readouterr().err == f"udnet: error: {said}\n"
+
+
 def test_a_study_of_few_sizes_has_no_models(tmp_path, capsys):
     done = fabricate(tmp_path / "study", sides=(64, 128))
     with pytest.raises(NotMeasured, match="no variant at 4 sizes"):

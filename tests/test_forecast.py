@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx_models import classifier, denoiser, dense, mobile, pyramid, unet, upscaler
+from onnx import TensorProto
+from onnx_models import Builder, attention, classifier, denoiser, dense, mobile, pyramid, unet, upscaler
 
 from udnet import Error, NotMeasured
 from udnet.__main__ import main
@@ -63,6 +64,25 @@ def test_the_line_is_as_near_to_small_points_as_to_large_ones():
     assert forecast._at(1000 * MIB, points) == pytest.approx(2010 * MIB)
     off = [*points[:2], (10 * MIB, 33 * MIB)]  # a tenth more of the smallest moves the line
     assert forecast._at(0, off) > 11 * MIB
+
+
+def test_the_power_that_fits_best_is_taken():
+    square = [(size * MIB, (5 + size**2 / 10) * MIB) for size in (10, 20, 30)]
+    assert forecast._at(90 * MIB, square, (1, 2)) == pytest.approx(815 * MIB)
+    line = [(size * MIB, (5 + size / 10) * MIB) for size in (10, 20, 30)]
+    assert forecast._at(90 * MIB, line, (1, 2)) == pytest.approx(14 * MIB)
+
+
+def test_where_other_tensors_are_the_most_in_a_small_picture_little_is_sure(tmp_path):
+    """The middle of this graph is of one size: it is what small pictures take."""
+    build = Builder()
+    sizes = [build.constant(np.array([1, 3, side, side])) for side in (256, 64)]
+    x = build.conv(build.add("Resize", "x", "", "", sizes[0], mode="linear"), 3, 32)
+    x = build.add("Resize", build.conv(x, 32, 3), "", "", build.add("Shape", "x"), mode="linear")
+    path = build.save(tmp_path / "m.onnx", {"x": (TensorProto.FLOAT, (1, 3, "h", "w"))}, {x: TensorProto.FLOAT})
+    for one, peak in held(path, (1440, 1920), LEAN):
+        assert one.low_bytes <= peak <= one.high_bytes, peak / MIB
+        assert one.low_bytes < 0.8 * one.peak_bytes
 
 
 def test_what_shrinks_with_the_picture_is_no_line():
@@ -131,6 +151,9 @@ def test_a_graph_that_cannot_be_counted(tmp_path, monkeypatch):
     (one,) = forecast.forecast(path, (300, 300), [LEAN], threads=1)
     assert (one.error, one.tensors_bytes) == ("", 0)
     assert one.peak_bytes > 30 * MIB
+    known = trial.run(trial.Trial(LEAN, 60, 60, 1, runs=0, model=str(path))).rows[2]["rss_end_bytes"]
+    most = one.high_bytes - forecast.APART - known
+    assert most == pytest.approx(2 * (one.peak_bytes - known), abs=2 * MIB), "twice what the picture adds"
 
 
 def test_from_a_shell(tmp_path, capsys, monkeypatch):
@@ -154,6 +177,13 @@ MODELS = {  # kinds of networks, and a size of some hundred MiB; the last four w
     "dense": (dense, (900, 1200)),
     "pyramid": (pyramid, (1408, 1408)),
 }
+
+
+@pytest.mark.slow
+def test_what_grows_with_the_square_of_the_pixels_and_cannot_be_counted(tmp_path):
+    for one, peak in held(attention(tmp_path / "m.onnx"), (768, 768), "onnx", HEAP, LEAN):
+        assert one.tensors_bytes == 0 and one.peak_bytes == pytest.approx(peak, rel=0.2)
+        assert one.low_bytes <= peak <= one.high_bytes, (one.variant, peak / MIB)
 
 
 @pytest.mark.slow

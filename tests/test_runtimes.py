@@ -236,6 +236,13 @@ def test_axes_that_are_not_known_are_not_dropped(name, tmp_path):
     assert "drops the axes that ReduceL2 takes" in refusal(loaded, name, path, tmp_path)
 
 
+def test_ncnn_has_weights_that_lie_in_another_file(tiny, tmp_path):
+    path = tmp_path / "apart.onnx"
+    onnx.save(onnx.load(tiny), path, save_as_external_data=True, location="apart.data", size_threshold=0)
+    x = picture(1, 3, 16, 24)
+    np.testing.assert_allclose(loaded("ncnn", path, tmp_path)(x), expected(tiny, {"x": x})[0], rtol=0, atol=1e-5)
+
+
 def test_ncnn_does_not_take_a_layer_that_it_has_not(tmp_path):
     path = write(tmp_path / "det.onnx", [helper.make_node("Det", ["x"], ["y"])])
     assert "it has no layer for Det" in refusal(loaded, "ncnn", path, tmp_path)

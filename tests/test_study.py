@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPO, heed_signals, soon
+from onnx import TensorProto
+from onnx_models import identity, words
 from own_variants import own
 
 from udnet import Error
@@ -124,6 +126,10 @@ GOOD = f"[[trials]]\nvariants = ['{own('SAME')}']\nsizes = ['64x64']\nthreads = 
         ("seed = 1\n" + GOOD.replace("SAME", "NOTHING"), "gives no variant 'NOTHING'"),
         ("seed = 1\n" + GOOD.replace(own("SAME"), "torch"), "no variant 'torch'"),
         ("seed = 1\n" + GOOD + GOOD, "asks twice for own_variants.py:SAME/64x64/t1/r0"),
+        (
+            "seed = 1\n" + GOOD + "weights = ['a/w.pth', 'b/w.pth']",
+            "two files of one name, a/w.pth and b/w.pth: rename",
+        ),
     ],
 )
 def test_what_is_no_grid_is_one_line(tmp_path, text, said):
@@ -490,3 +496,46 @@ def test_no_cost_without_parity(grid, tmp_path, monkeypatch):
         assert "1.0e-03" in refused.error["brighter"]
         assert refused.error["fails-on-weights"] == "RuntimeError: the first line"
         forget_trials(out)
+
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("made", "expected", "difference"),
+    [
+        ([[1.0, 2.0]], [[1.0, 2.5]], 0.2),  # in the scale of the values
+        ([[0.1]], [[0.2]], 0.1),
+        ([[1.0, NAN]], [[1.0, NAN]], 0),
+        ([[INF, -INF]], [[INF, -INF]], 0),
+        ([[1.0]], [[NAN]], INF),
+        ([[INF]], [[-INF]], INF),
+        ([[1.0], [NAN]], [[1.0], [2.0]], INF),  # in any output
+        ([[1.0]], [[1.0, 2.0]], INF),
+        ([["a", "b"]], [["a", "b"]], 0),
+        ([["a", "b"]], [["a", "c"]], INF),
+        ([np.uint8([0, 10])], [np.uint8([0, 12])], 2 / 255),
+        ([], [], NAN),
+    ],
+)
+def test_how_far_outputs_are_apart(made, expected, difference):
+    made, expected = ([np.asarray(one) for one in outputs] for outputs in (made, expected))
+    assert study._difference(made, expected, "m.onnx") == pytest.approx(difference, nan_ok=True)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("FLOAT16", "ok"), ("FLOAT", "error")])
+def test_outputs_of_a_coarse_type_may_differ_by_its_steps(tmp_path, kind, status):
+    class Near(study.Here):
+        def difference(self, *_):
+            return 3e-4, ""
+
+    model = identity(tmp_path / "m.onnx", getattr(TensorProto, kind))
+    grid = grids.Grid("a grid", [trial.Trial("onnx", 16, 16, 1, runs=1, model=str(model))], 0)
+    done = study.run(grid, tmp_path / "out", progress=False, place=Near())
+    assert {one for one, _ in statuses(done).values()} == {status}
+
+
+def test_outputs_of_text_are_compared(tmp_path):
+    model = words(tmp_path / "m.onnx")
+    one = trial.Trial("onnx", 8, 8, 1, runs=0, model=str(model))
+    assert study.Here().difference(one, one) == (0, "")

@@ -378,3 +378,11 @@ def test_picture_is_the_same_every_time():
 )
 def test_words_for_no_memory(error, expected):
     assert trial.out_of_memory(error) == expected
+
+
+def test_outputs_of_any_kind_are_arrays():
+    kept = [[{"a": 0.5, "b": 1.5}], [np.zeros(2), np.ones(3)], np.array(["x"], object), 3.0]
+    names, values, zeros, ones, text, number = trial._flat(kept)
+    assert names.tolist() == ["a", "b"] and values.tolist() == [0.5, 1.5]
+    assert (zeros.shape, ones.shape, number.tolist()) == ((2,), (3,), 3)
+    assert text.dtype.kind == "U"

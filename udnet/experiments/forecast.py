@@ -47,6 +47,7 @@ UNCOUNTED = 1024  # bytes a pixel, where a graph's tensors cannot be counted: th
 # How far the truth may be, as measured (`forecasts.csv`): factors of what a picture adds along a line, or in an arena
 LINE, ARENA = (0.95, 1.05), (0.85, 1.2)
 OTHER = (0.6, 1.05)  # along a line of another runtime, which may choose kernels that take less for a large picture
+CHOOSING = {"ncnn": (0.6, 1.35)}  # or others that take more (measured: 1.27)
 UNSURE = (0.5, 2)  # along any line, where a graph's tensors cannot be counted
 APART = 3 * MIB  # equal trials may be
 HEAP = (0.7, 3)  # and of what a small picture's heap takes on top of the lean session: usual, most
@@ -128,7 +129,7 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
     def more(name, loaded):
         """The least, the usual and the most that the picture will add to what a process holds once loaded."""
         if name not in scaled.SESSIONS:
-            (least, usual), (low, high) = line(name), factors(LINE if name == LEAN else OTHER)
+            (least, usual), (low, high) = line(name), factors(LINE if name == LEAN else CHOOSING.get(name, OTHER))
             return low * least, usual, high * usual
         (lean_least, lean), (lean_loaded, _, shown) = line(LEAN), added(LEAN, sizes[0])
         left = max(0, loaded - lean_loaded)  # by loading, for pictures to use

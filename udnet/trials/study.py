@@ -178,7 +178,7 @@ def _apart(one, other, model):
     scale = 1.0
     if model:
         scale = np.iinfo(kind).max if kind in BYTES else max(1.0, np.abs(other[np.isfinite(other)]).max(initial=0))
-    return float(np.nan_to_num(differences, nan=np.inf).max(initial=0) / scale)
+    return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max(initial=0) / scale)
 
 
 def _same(key, before, now):
