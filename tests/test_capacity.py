@@ -87,6 +87,14 @@ def test_models_find_the_numbers_that_made_the_costs(known):
     assert tiled.peak(100, 300) == pytest.approx(TILED + plans.leanest(104, 304, 2).bytes)
 
 
+def test_what_grows_with_the_square_of_the_pixels_is_followed_so(monkeypatch):
+    rows = made_up("onnx-lean", lambda side: WHOLE + side**4 / 100, lambda side: 1)
+    monkeypatch.setattr(capacity, "costs", lambda _: rows)
+    monkeypatch.setattr(capacity, "disk", lambda _: 0)
+    model = capacity.models("study")["onnx-lean"]
+    assert model.power == 2 and model.peak(1024, 2048) == pytest.approx(WHOLE + 2**42 / 100)
+
+
 def test_sizes_that_were_held_out(known):
     table = capacity.held_out(known)
     assert set(table.variant) == {"onnx-lean", "onnx-tiled", "onnx-tiled@512MiB"} and len(table) == 3 * len(SIDES)

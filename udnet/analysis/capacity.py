@@ -81,9 +81,10 @@ def _models(measured):
 def fit(rows):
     """The `Model` of one variant from its rows of `costs`: its peak by the study's own, its time by all of them."""
     name, threads, own = rows.variant.iloc[0], int(rows.threads.iloc[0]), rows[~rows.large]
-    work = rows.pixels
+    work, power = rows.pixels, 1
     if catalogue.find(name).schedule != "tiled":
-        line = scaling.fit(own)
+        fits = [(scaling.fit(own.assign(pixels=own.pixels**power)), power) for power in (1, 2)]
+        line, power = min(fits, key=lambda one: one[0].off)
         fixed, slope, excess = line.fixed, line.slope, line.excess
     elif own.pixels.nunique() < 2:
         raise NotMeasured(f"{name} at one size alone")
@@ -97,7 +98,7 @@ def fit(rows):
     seconds = rows.groupby(np.asarray(work, float)).first_seconds.median()
     loading, files = own.load_peak_bytes.median(), own.file_bytes.median()
     about = int(own.pixels.max()), tuple(seconds.index), tuple(seconds / seconds.index)
-    return Model(name, threads, loading, fixed, slope, files, excess, *about)
+    return Model(name, threads, loading, fixed, slope, power, files, excess, *about)
 
 
 def costs(done):

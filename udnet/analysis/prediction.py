@@ -1,9 +1,9 @@
 """What fits where, asked of models: each variant's peak and time by the size of the picture, as fitted to a study.
 
-The peak of a variant that takes the whole image is that of loading, or a fixed part and so many bytes a pixel; a tiled
-one's is a fixed part and what its plan holds. `ask` answers with them: the largest picture for a limit, the least limit
-for a picture, the fastest variant for both. `capacity` fits them; those of the published study lie beside its tables,
-so that to ask takes no pandas.
+The peak of a variant that takes the whole image is that of loading, or a fixed part and so many bytes a pixel, or by
+the square of the pixels where that fits better, as with attention; a tiled one's is a fixed part and what its plan
+holds. `ask` answers with them: the largest picture for a limit, the least limit for a picture, the fastest variant for
+both. `capacity` fits them; those of the published study lie beside its tables, so that to ask takes no pandas.
 """
 
 import json
@@ -32,7 +32,8 @@ class Model:
     threads: int
     loading: float  # bytes, the peak until it is loaded: no picture takes less
     fixed: float  # bytes
-    slope: float  # bytes a pixel; none where the schedule is tiled
+    slope: float  # bytes a pixel, to the power; none where the schedule is tiled
+    power: int  # of the number of pixels: 1, or 2
     files: float  # bytes of the peak that are mapped from files
     excess: float  # how far, relatively, a size's peak was above the model at the most
     measured: float  # the most pixels that it was fitted to
@@ -78,7 +79,7 @@ class Model:
         """
         if not self.tiled:
             known = height * width <= BEYOND**2 * self.measured
-            return max(self.loading, self.fixed + self.slope * height * width) if known else np.nan
+            return max(self.loading, self.fixed + self.slope * (height * width) ** self.power) if known else np.nan
         plan = self.plan(height, width, limit)
         return self.fixed + plan.bytes if plan else np.nan
 

@@ -53,6 +53,11 @@ class Fit:
         return float(np.abs(self._distances()).max())
 
     @property
+    def off(self):
+        """What a fit minimises: the sum of the squares of its relative distances from the values."""
+        return float(np.square(self(self.pixels) / self.values - 1).sum())
+
+    @property
     def excess(self):
         """How far a size's median lies above the line at most, relative to it: the unsafe side of a plan."""
         return float(self._distances().max())
