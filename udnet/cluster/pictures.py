@@ -154,8 +154,7 @@ def on(client, enhancing):
 def _begin(client, enhancing):
     """Load the network on every worker; `Error` where they enhance for another run that is still there."""
     enhancing.client = client.id
-    others = {*client.run(_whose).values()} - {None}
-    if others & client.run_on_scheduler(_clients):
+    if _is_taken(client):
         raise Error(TAKEN)
     try:
         client.register_plugin(enhancing)
@@ -167,8 +166,17 @@ def _begin(client, enhancing):
 
 
 def _end(client, enhancing):
-    with suppress(ValueError):  # another run took its place at the same moment, and ended
+    with suppress(Exception):  # another run took its place at the same moment, and ended; or all is gone
         client.unregister_worker_plugin(enhancing.name)
+
+
+def _is_taken(client):
+    """Whether a worker enhances for a client that is still connected."""
+    try:
+        others = {*client.run(_whose, on_error="ignore").values()} - {None}
+        return bool(others & client.run_on_scheduler(_clients))
+    except Exception as error:  # of the many that a lost connection raises
+        raise Error(workers.GONE) from error
 
 
 def _whose(dask_worker):

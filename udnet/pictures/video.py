@@ -202,8 +202,9 @@ class _Video:
         an AVI that was cut short the time is that of what is left; that of the whole is told as its number of frames.
         """
         if self.stream.duration:
-            told = max(self.stream.duration, self.stream.frames) * self.time_base
-            return (self.stream.start_time or 0) * self.time_base + told - self.ends[self.stream.index]
+            frames = self.stream.frames if self.container.format.name == "avi" else 0
+            told = (self.stream.start_time or 0) + max(self.stream.duration, frames)
+            return told * self.time_base - self.ends[self.stream.index]
         told = Fraction((self.container.start_time or 0) + (self.container.duration or 0), self.av.time_base)
         return told - max(self.ends.values())
 
