@@ -263,7 +263,7 @@ def as_text(studies):
         asked = found[found.kind == kind]
         held = where(asked)
         lines = [f"- {finding}: {words}" for finding, words in held.items()]
-        parts.append(f"Findings about {kind}\n" + "\n".join(lines))
+        parts.append(f"Findings about {kind}, on {THREADS} threads\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
