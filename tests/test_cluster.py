@@ -77,6 +77,23 @@ def test_files_of_a_grid_are_named_by_where_they_lie_there(tmp_path):
     assert there.trials[0].name == one.name
 
 
+def test_a_scheduler_that_is_lost_at_the_end_fails_nothing():
+    class Lost:
+        def cancel(self, _):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    pictures._end(Lost(), pictures.Enhancing)
+
+
+def test_a_scheduler_that_is_lost_at_the_start_is_told():
+    class Lost:
+        def run(self, *_, **__):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(Error, match="the scheduler is gone: start one"):
+        pictures._is_taken(Lost())
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "tcp://", "ftp://127.0.0.1:1"])
 def test_where_no_scheduler_is(address, monkeypatch):
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.2)

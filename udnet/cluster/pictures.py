@@ -145,8 +145,7 @@ def on(client, enhancing):
                     yield pair, outcome
         finally:
             if client.status == "running":
-                client.cancel(list(sent))
-                _end(client, enhancing)
+                _end(client, enhancing, sent)
 
     return each
 
@@ -165,8 +164,9 @@ def _begin(client, enhancing):
         raise Error(f"a worker cannot load {enhancing.asked}: {photographs.line(error)}") from error
 
 
-def _end(client, enhancing):
-    with suppress(Exception):  # another run took its place at the same moment, and ended; or all is gone
+def _end(client, enhancing, sent=()):
+    with suppress(Exception):  # all is gone; or another run took its place at the same moment, and ended
+        client.cancel(list(sent))
         client.unregister_worker_plugin(enhancing.name)
 
 
