@@ -93,9 +93,9 @@ def forecast(model, size, names=None, threads=None, inputs=(), begin=lambda tria
     size = images.parse_size(size) if isinstance(size, str) else size
     graphs.need_size(file, *size)
     sizes = _sizes(file, size)
-    tops = [_top(file, one) for one in (size, *sizes)]
-    counted, alike = None not in tops, len({top and top.node for top in tops}) == 1
-    held = {one: _tensors(file, one) for one in (size, *sizes)}
+    tops = {one: _top(file, one) for one in (size, *sizes)}
+    counted, alike = None not in tops.values(), len({top and top.node for top in tops.values()}) == 1
+    held = {one: _bytes(top, one) for one, top in tops.items()}
 
     @cache
     def added(name, small, repeat=0):
@@ -182,7 +182,10 @@ def _sizes(file, size):
 
 def _tensors(file, size):
     """Bytes of a graph's tensors at once."""
-    top = _top(file, size)
+    return _bytes(_top(file, size), size)
+
+
+def _bytes(top, size):
     return top.bytes if top else UNCOUNTED * size[0] * size[1]
 
 
